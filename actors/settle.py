@@ -37,7 +37,7 @@ from floodgate.actors.outcomes import (
 )
 from floodgate.broker.admission import contract
 from floodgate.broker.admission.contract import SHED, Dead, Sent
-from floodgate.broker.admission.policy import PAUSE_POLL, family_of, is_typing, needs_chat
+from floodgate.broker.admission.policy import PAUSE_POLL, family_of, is_typing, leaves_letter, needs_chat
 from floodgate.broker.amqp.delay_ladder import delayed
 from floodgate.broker.errors import InvalidParamsError, PublishError, StateUnavailableError
 from floodgate.broker.messages import dead_letters
@@ -180,7 +180,7 @@ class Settler:
         reason, description = dead.reason, dead.description
         logger.warning("giving up on job %s: %s: %s", job.id, reason, description)
         message.trace.outcome(name_of(dead), failure_in(dead))
-        kept = self._broker.settings.dead_letters.keeps(reason, ask.priority)
+        kept = leaves_letter(ask, reason, self._broker.settings)
         if kept:
             await self._write_letter(message, job, dead)
         await self._remember(ask, reason, description)

@@ -100,10 +100,8 @@ class Composer:
             JobError: the method, the bot, the chat id or an option is wrong.
         """
         now_ms = unix_ms()
-        known = self._settings.method(method)
-        if known.name.lower() in self._settings.methods:
-            fields["charge"] = known.charge
-        return new_job(method, dict(params), now_ms=now_ms, **self._options(options, now_ms), **fields)
+        charge = self._settings.own_charge(method)
+        return new_job(method, dict(params), now_ms=now_ms, charge=charge, **self._options(options, now_ms), **fields)
 
     def publication(self, job: Job) -> Publication:
         """Address a job: to its chat's partition, to its bot's answers queue or, before its time, to the delay ladder.

@@ -688,6 +688,8 @@ class PlainModel:
         windows = self.policy.rates(self.name).typing
         chat = self.bot.chats.get(key or "", Chat())
         ahead = [Priority.INTERACTIVE, *([Priority.BULK] if ask.priority is Priority.BULK else [])]
+        if key is not None:
+            its.sent = its.sent or self._first_units(windows)
         full = any(sum(at > self.now - span for at in its.sent) >= cap for cap, span in windows)
         hindered = (
             max(self.bot.paused_until, chat.paused_until, its.paused_until) > self.now
@@ -727,15 +729,16 @@ class PlainModel:
         key = self._real(key) or ""
         if key not in self.bot.chats:
             self.bot.chats[key] = chat = Chat()
-            windows = self._windows(key)
-            if windows:
-                longest = max(windows, key=lambda window: window.span_us)
-                step = longest.span_us // longest.cap
-                if self.now < self.bot.born + longest.span_us:
-                    chat.units = [
-                        (self.bot.born - longest.span_us + step * (unit + 1), "") for unit in range(longest.cap)
-                    ]
+            chat.units = [(at, "") for at in self._first_units(self._windows(key))]
         return self.bot.chats[key]
+
+    def _first_units(self, windows: tuple[Window, ...]) -> list[int]:
+        """What a chat may have received just before the store was made."""
+        longest = max(windows, key=lambda window: window.span_us, default=None)
+        if longest is None or self.now >= self.bot.born + longest.span_us:
+            return []
+        step = longest.span_us // longest.cap
+        return [self.bot.born - longest.span_us + step * (unit + 1) for unit in range(longest.cap)]
 
     def _reclaim(self, chat: Chat) -> None:
         if chat.sending is not None and chat.lease_end <= self.now:

@@ -78,6 +78,14 @@ class ReplicatedRedis:
             READY_SECONDS,
         )
 
+    def replace(self, former: RedisServer) -> None:
+        """Restart a former primary as the replica of the one that took its place. Return when all know it."""
+        former.kill()
+        former.flags = (*former.flags, "--replicaof", f"127.0.0.1 {self.primary().port}")
+        former.start()
+        self.await_replica()
+        until(lambda: all(map(_knows_all, self.sentinels)), READY_SECONDS)
+
     def primary(self) -> RedisServer:
         """Return the server that the first Sentinel names."""
         with connected(self.sentinels[0]) as client:
@@ -90,14 +98,33 @@ class ReplicatedRedis:
 
 
 class ShardedRedis:
-    """A Redis Cluster of three shards, without replicas unless asked for. Used by one thread."""
+    """A Redis Cluster of three shards, without replicas unless asked for. Used by one thread.
 
-    def __init__(self, home: Path, *flags: str, replicas: int = 0, node_timeout_ms: int = 2000) -> None:
+    Args:
+        tls: flags that name the certificate and the key of a cluster that also accepts TLS.
+    """
+
+    def __init__(
+        self, home: Path, *flags: str, replicas: int = 0, node_timeout_ms: int = 2000, tls: Sequence[str] = ()
+    ) -> None:
+        self.tls_ports = [free_ports().amqp for _ in range(3 + 3 * replicas)]
+
         def node(number: int) -> RedisServer:
             cluster = ("--cluster-enabled", "yes", "--cluster-port", str(free_ports().amqp))
             away = ("--cluster-require-full-coverage", "no", "--cluster-node-timeout", str(node_timeout_ms))
             at_once = ("--repl-diskless-sync-delay", "0", "--appendonly", "no")
-            return RedisServer(_folder(home, f"node-{number}"), *cluster, *away, *at_once, *flags)
+            secure = (
+                "--tls-port",
+                str(self.tls_ports[number]),
+                "--tls-cluster",
+                "yes",
+                "--tls-auth-clients",
+                "no",
+                *tls,
+            )
+            return RedisServer(
+                _folder(home, f"node-{number}"), *cluster, *away, *at_once, *(secure if tls else ()), *flags
+            )
 
         self.nodes = [node(number) for number in range(3 + 3 * replicas)]
 
@@ -158,6 +185,13 @@ class ShardedRedis:
         return next(name for name in map("bot-{}".format, range(1000)) if self.node_of(name) is not self.node_of(bot))
 
     @contextlib.contextmanager
+    def without_answers_for(self, bot: str) -> Iterator[None]:
+        """Suspend the node of a bot; at the end, let it run on."""
+        with self.node_of(bot).frozen():
+            yield
+        self._await_slots()
+
+    @contextlib.contextmanager
     def without_node_of(self, bot: str) -> Iterator[None]:
         """Kill the node of a bot; at the end, start it again, without its data."""
         node = self.node_of(bot)
@@ -208,6 +242,12 @@ def connected(server: RedisServer, password: str | None = None) -> Iterator[Any]
         yield client
     finally:
         client.close()
+
+
+def tls_files(certificate: Path) -> dict[str, str]:
+    """The settings that name a certificate, which is its own authority, and its key in the same folder."""
+    key = certificate.with_name("key.pem")
+    return {"tls-cert-file": str(certificate), "tls-key-file": str(key), "tls-ca-cert-file": str(certificate)}
 
 
 def _folder(home: Path, name: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import shutil
@@ -111,6 +112,17 @@ class RedisServer:
         if self._group is not None:
             self._group.kill()
             self._group = None
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Suspends the server: connections are accepted, and nothing is answered."""
+        assert self._group is not None
+        self._group.freeze()
+        try:
+            yield
+        finally:
+            if self._group is not None:
+                self._group.thaw()
 
     def flush(self) -> None:
         """Deletes all data."""

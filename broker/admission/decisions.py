@@ -501,7 +501,7 @@ def _open_chat(work: UnitOfWork, key: str | None, *, reclaim: bool = True) -> Ch
     key = real_chat(work, key)
     chat = work.chat(key)
     if chat is None:
-        chat = ChatRow(key, first_log(work, key))
+        chat = ChatRow(key, first_log(work, windows_of(work, key)))
     elif reclaim and chat.sending is not None:
         _reclaim_lost(work, chat, chat.sending)
     if work.bot.rebuilt:
@@ -544,9 +544,9 @@ def is_unreachable(work: UnitOfWork, chat: ChatRow) -> bool:
     return chat.refused_at > 0 and work.now - chat.refused_at < work.policy.unreachable_us
 
 
-def first_log(work: UnitOfWork, key: str) -> windows.Log:
-    """The initial log of a chat. In a new store it is full, because the chat may have got messages just before."""
-    own = windows_of(work, key)
+def first_log(work: UnitOfWork, own: tuple[windows.Window, ...]) -> windows.Log:
+    """The initial log of a chat, or of its typing. In a new store it is full, because the chat may have got messages
+    just before."""
     longest = max(own, key=lambda window: window.span_us, default=None)
     if longest is None or work.now >= work.bot.born + longest.span_us:
         return []
@@ -795,8 +795,8 @@ def _move_line(work: UnitOfWork, old: ChatRow, new: ChatRow, priority: Priority)
 def _admit_typing(work: UnitOfWork, ask: Ask) -> Go | AlreadyDead:
     """Permit typing that need not wait, and shed any other. It has no row before it ends: nothing waits for it."""
     key = None if ask.chat is None else real_chat(work, ask.chat)
-    typing = None if key is None else work.typing(key)
     own = work.policy.rates(work.bot.bot).typing
+    typing = None if key is None else _typing(work, key, own)
     chat = None if key is None else work.chat(key)
     slow = None if key is None else slowed_of(work, key, CallFamily.TYPING)
     held_up = _holds_up_typing(work, ask, chat) or (slow is not None and slow.next_at > work.now)
@@ -822,6 +822,14 @@ def _holds_up_typing(work: UnitOfWork, ask: Ask, chat: ChatRow | None) -> bool:
     return chat.paused_until > work.now or calling or chat.interactive.length > 0 or behind_bulk
 
 
+def _typing(work: UnitOfWork, key: str, own: tuple[windows.Window, ...]) -> TypingRow:
+    """A chat's typing. Its budget starts cautiously, as the chat's own does."""
+    typing = work.typing(key)
+    log = typing.log or first_log(work, own)
+    typing.log = rebuilding.cautious_log(work.bot, log, own, work.now)
+    return typing
+
+
 def _spent(work: UnitOfWork, typing: TypingRow, own: tuple[windows.Window, ...]) -> bool:
     return max(typing.paused_until, windows.free_at(typing.log, own, 1)) > work.now
 
@@ -840,7 +848,11 @@ def slowed_of(work: UnitOfWork, key: str, family: CallFamily) -> SlowedRow | Non
     """The learned pace of a family in a chat; None if it has its full pace."""
     if work.bot.slowed_until <= work.now or family is CallFamily.OTHER:
         return None
-    return work.slowed(key, family)
+    slow = work.slowed(key, family)
+    if slow is not None and work.bot.rebuilt > max(slow.granted_at, slow.slowed_at):
+        own = windows_of_family(work, key, family)
+        slow.next_at = max(slow.next_at, work.bot.unknown_until + policy.spacing_us(own, slow.permille_at(work.now)))
+    return slow
 
 
 def windows_of_family(work: UnitOfWork, key: str, family: CallFamily) -> tuple[windows.Window, ...]:
@@ -857,6 +869,23 @@ def _slow_down(work: UnitOfWork, key: str | None, family: CallFamily, until: int
         slow.permille = policy.wider(slow.permille_at(work.now))
     slow.slowed_at = slow.next_at = max(slow.slowed_at, until)
     slow.granted_at = 0  # nothing that is settled later moves the end of the wait
+    _save_pace(work, slow)
+
+
+def restore_pace(work: UnitOfWork, chat_key: str, family: CallFamily, permille: int, delay: timedelta) -> None:
+    """Enter a learned pace that a process remembers, in a store that went back in time: it recovers from ``delay`` on,
+    the end of a wait, which is negative if that has passed. Of two paces, the one that recovers later holds.
+    """
+    key, until = real_chat(work, chat_key), work.now + micros(delay)
+    if family is CallFamily.TYPING:
+        _pause_typing(work, key, until)
+    told, known = SlowedRow(key, family, permille, until, next_at=until), slowed_of(work, key, family)
+    latest = max(work.now, 0 if known is None else known.recovered_at)
+    if told.recovered_at > latest and windows_of_family(work, key, family):
+        _save_pace(work, told)
+
+
+def _save_pace(work: UnitOfWork, slow: SlowedRow) -> None:
     work.save_slowed(slow)
     work.bot.slowed_until = max(work.bot.slowed_until, slow.recovered_at)
     work.save_bot()

@@ -44,7 +44,7 @@ def explain(work: UnitOfWork, chat_key: str, job_id: str | None) -> ChatExplanat
     """As ``Admission.explain``."""
     key = real_chat(work, chat_key)
     known = work.chat(key)
-    chat = known or ChatRow(key, first_log(work, key))
+    chat = known or ChatRow(key, first_log(work, windows_of(work, key)))
     heads = _heads(work, chat)
     job = None if job_id is None else work.job(job_id)
     slowed = [slow for family in policy.SLOWABLE if (slow := slowed_of(work, key, family)) is not None]

@@ -398,6 +398,12 @@ def is_typing(ask: Ask) -> bool:
     return ask.charge is Charge.TYPING
 
 
+def leaves_letter(ask: Ask, reason: str, settings: Settings) -> bool:
+    """Whether a job that ends for this reason becomes a dead letter. Typing and drafts never do: nobody would replay
+    them."""
+    return not is_typing(ask) and settings.dead_letters.keeps(reason, ask.priority)
+
+
 def family_of(ask: Ask) -> CallFamily:
     """The family whose pace in the chat a 429 for the call slows down."""
     return _FAMILIES.get(ask.charge, CallFamily.OTHER)

@@ -13,7 +13,8 @@ A process that notices it (``state.memory``) begins a new *epoch* of the bot bef
   that waits passes through the delay ladder meanwhile, and returns to its queue behind every job that was in it; so a
   head that is not gone asks first. A doubtful call does not block its chat.
 - The bot starts cautiously, like a new one. A chat is taken to have received as much as its limits allowed in the time
-  of which the store knows nothing, as late as possible.
+  of which the store knows nothing, as late as possible; so is its typing. A chat with a learned pace is taken to have
+  had its last call at the end of that time.
 
 ``admission.lua`` mirrors these functions.
 """

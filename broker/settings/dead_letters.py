@@ -68,5 +68,5 @@ class DeadLetterSettings(BaseModel):
         return timedelta(seconds=min(finite)) if finite else None
 
     def keeps(self, reason: str, priority: Priority) -> bool:
-        """Return whether a job that ends for this reason becomes a dead letter."""
+        """Return whether a job that ends for this reason becomes a dead letter, if it is neither typing nor a draft."""
         return self.keep_unreachable_bulk or reason != CHAT_UNREACHABLE or priority is not Priority.BULK

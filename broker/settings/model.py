@@ -504,6 +504,16 @@ class Settings(BaseSettings):
         """
         return classed_method(name, self.methods)
 
+    def own_charge(self, name: str) -> Charge | None:
+        """Return the class that ``FLOODGATE_METHODS`` gives a method, for a job to carry; None if it gives none. Log a
+        warning as :meth:`method` does.
+
+        Raises:
+            UnknownMethodError: no method can have this name.
+        """
+        self.method(name)
+        return self.methods.get(name.lower())
+
     def charge_of(self, job: Job) -> Charge:
         """Return what a job draws on, as this process's ``FLOODGATE_METHODS`` says, or its producer's, or the table."""
         if job.charge is not None and job.method.lower() not in self.methods:

@@ -5,9 +5,10 @@ Overview. A store counts its writes for each bot and names the bot's *epoch*, wh
 behind has forgotten writes that this process relied on; the first process that finds it begins a new epoch. Any process
 that finds a new epoch first tells the store what it remembers, then makes its call.
 
-State: one entry for each job of the last :data:`REMEMBERED_SECONDS`, in the order of their first asks, and each call
-that changed something else. At most :data:`MOST_REMEMBERED` of either, of about 2 kB each with the results of sends.
-Threads may share it: each of its steps is one operation of a dict or a deque.
+State: one entry for each job of the last :data:`REMEMBERED_SECONDS`, in the order of their first asks; each call that
+changed something else; and the paces that chats learned from 429s that this process got, until they have recovered. At
+most :data:`MOST_REMEMBERED` of each, of up to 2 kB each with the results of sends. Threads may share it: each of its
+steps is one operation of a dict or a deque.
 """
 
 from __future__ import annotations
@@ -34,7 +35,14 @@ from floodgate.broker.admission.contract import (
     Settlement,
     Wait,
 )
-from floodgate.broker.admission.policy import PAUSE_MARGIN_US, is_typing
+from floodgate.broker.admission.policy import (
+    PAUSE_MARGIN_US,
+    SLOWABLE,
+    is_typing,
+    narrowed_permille,
+    recovered_at,
+    wider,
+)
 from floodgate.broker.state.calls import AdmissionCall
 
 # A replica is rarely behind by more; without load, this holds everything that happened.
@@ -64,6 +72,14 @@ class _Job:
     grant: int | None = None
 
 
+class _Pace(NamedTuple):
+    """The learned pace of a family in a chat, as :class:`~floodgate.broker.admission.rows.SlowedRow`, on this process's
+    monotonic clock in microseconds."""
+
+    permille: int
+    slowed_at: int
+
+
 class StoreMemory:
     """The memory of one process, for one store."""
 
@@ -71,6 +87,7 @@ class StoreMemory:
         self._seen: dict[str, Seen] = {}
         self._jobs: OrderedDict[tuple[str, str], _Job] = OrderedDict()
         self._others: deque[tuple[float, AdmissionCall]] = deque(maxlen=MOST_REMEMBERED)
+        self._paces: OrderedDict[tuple[str, str, CallFamily], _Pace] = OrderedDict()
 
     def seen(self, bot: str) -> Seen:
         """The latest of a bot's store that this process has seen."""
@@ -89,6 +106,7 @@ class StoreMemory:
                 self._note_settlement(*call.arguments)
             case "pause" | "too_many_requests" | "resume":
                 self._note_pause(call, result)
+                self._note_pace(call, result)
             case method if method in _REPEATABLE:
                 self._others.append((time.monotonic(), call))
 
@@ -97,7 +115,7 @@ class StoreMemory:
         now = time.monotonic()
         since = now - REMEMBERED_SECONDS
         jobs = [job for (its, _), job in list(self._jobs.items()) if its == bot and job.noted_at >= since]
-        return [_telling(job, now) for job in jobs] + list(self._other_calls(bot, now))
+        return [_telling(job, now) for job in jobs] + list(self._other_calls(bot, now)) + list(self._known_paces(bot))
 
     def _note_ask(self, ask: Ask, result: object) -> None:
         now = time.monotonic()
@@ -141,6 +159,29 @@ class StoreMemory:
             case (("pause" | "resume"), _):
                 self._others.append((now, call))
 
+    def _note_pace(self, call: AdmissionCall, result: object) -> None:
+        """Learn from a 429 what the store learns from it, as far as this process knows."""
+        if call.method != "too_many_requests" or result is not Scope.CHAT:
+            return
+        chat, retry_after, family = call.arguments
+        if chat is None or family not in SLOWABLE:
+            return
+        now = _monotonic_us()
+        permille, slowed_at = self._paces.pop((call.bot, chat, family), _FULL_PACE)
+        if slowed_at <= now:
+            permille = wider(narrowed_permille(permille, slowed_at, now))
+        until = now + (retry_after + _PAUSE_MARGIN) // _MICROSECOND
+        self._paces[call.bot, chat, family] = _Pace(permille, max(slowed_at, until))
+        while len(self._paces) > MOST_REMEMBERED or recovered_at(*next(iter(self._paces.values()))) <= now:
+            self._paces.popitem(last=False)
+
+    def _known_paces(self, bot: str) -> Iterator[AdmissionCall]:
+        now = _monotonic_us()
+        for (its, chat, family), (permille, slowed_at) in list(self._paces.items()):
+            if its == bot and recovered_at(permille, slowed_at) > now:
+                delay = (slowed_at - now) * _MICROSECOND
+                yield AdmissionCall("restore_pace", bot, (chat, family, permille, delay))
+
     def _other_calls(self, bot: str, now: float) -> Iterator[AdmissionCall]:
         for at, call in list(self._others):
             if call.bot != bot:
@@ -156,6 +197,12 @@ class StoreMemory:
 
 
 _NOTHING: Final = Seen()
+_FULL_PACE: Final = _Pace(1000, 0)
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+
+def _monotonic_us() -> int:
+    return time.monotonic_ns() // 1000
 
 
 def _telling(job: _Job, now: float) -> AdmissionCall:

@@ -188,7 +188,8 @@ def not_kept(
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List jobs that ended without a dead letter, latest first: bulk jobs for unreachable chats.
+    """List jobs that ended without a dead letter, latest first: cancelled ones, bulk jobs for unreachable chats, and
+    typing and drafts that were refused.
 
     They cannot be replayed. `floodgate status` counts them all; the latest FLOODGATE_DEAD_LETTERS__LISTED are listed.
 

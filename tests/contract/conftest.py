@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -91,3 +92,13 @@ def store(settings: Settings) -> Iterator[Admission]:
     store.vouch_idle("default")
     yield store
     store.close()
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """Self-signed, for 127.0.0.1 only; the key is in the same folder."""
+    made = tmp_path / "cert.pem"
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=redis -addext subjectAltName=IP:127.0.0.1"
+    files = ["-keyout", str(tmp_path / "key.pem"), "-out", str(made)]
+    subprocess.run([*command.split(), *files], check=True, capture_output=True, timeout=30)
+    return made

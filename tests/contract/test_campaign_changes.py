@@ -26,6 +26,7 @@ from floodgate.producer.campaigns.storage.store import CampaignStore
 
 LEASE_SECONDS = 100.0
 BOT = "news"
+SETTINGS = Settings(_env_file=None)
 ENDED = (
     RecipientOutcome(1, 0, RecipientState.SENT, 71),
     RecipientOutcome(2, 0, RecipientState.FAILED, error="content: Bad Request: can't parse entities (here"),
@@ -179,21 +180,21 @@ def test_a_sample_is_what_a_recipient_gets_sent_to_another_chat(store: CampaignS
     for one in audience:
         if one.state is RecipientState.HELD_OUT:
             with pytest.raises(CampaignError, match="is held out of spring"):
-                sample_job(store, "spring", "42", one.chat)
+                sample_job(store, SETTINGS, "spring", "42", one.chat)
         else:
-            job = sample_job(store, "spring", "42", one.chat)
+            job = sample_job(store, SETTINGS, "spring", "42", one.chat)
             assert job.params == {"chat_id": "42", "text": f"{'AB'[one.variant]} {one.number}"}
             assert (job.bot, job.campaign) == (BOT, None)
     assert {recipient.state for recipient in audience} == {RecipientState.WAITING, RecipientState.HELD_OUT}
     first = next(one for one in audience if one.state is RecipientState.WAITING)
-    assert sample_job(store, "spring", "@colleague").params["text"].endswith(f" {first.number}")
+    assert sample_job(store, SETTINGS, "spring", "@colleague").params["text"].endswith(f" {first.number}")
     with pytest.raises(CampaignError, match="77 is not in the audience of spring"):
-        sample_job(store, "spring", "42", "77")
+        sample_job(store, SETTINGS, "spring", "42", "77")
 
 
 def test_a_sample_of_a_draft_has_the_fallbacks(store: CampaignStore) -> None:
     store.create(definition(content={"text": "Hi {{ name }}", "fallbacks": {"name": "there"}}), BOT)
-    assert sample_job(store, "spring", "42").params["text"] == "Hi there"
+    assert sample_job(store, SETTINGS, "spring", "42").params["text"] == "Hi there"
 
 
 def test_an_edit_is_another_version_of_which_each_recipient_tells(store: CampaignStore) -> None:
@@ -398,7 +399,7 @@ def test_a_correction_is_neither_corrected_nor_sent_to_another_chat(store: Campa
     with pytest.raises(CampaignError, match="is a correction itself"):
         delete_sent(store, edits.name)
     with pytest.raises(CampaignError, match="corrects messages, so it has none"):
-        sample_job(store, edits.name, "42")
+        sample_job(store, SETTINGS, edits.name, "42")
     long = "s" * 40
     store.create(definition(name=long), BOT)
     audience = read_rows([{"chat_id": 1}])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +17,7 @@ from floodgate.broker.state.redis.admission import RedisAdmission
 from rabbitmq_node.engine import free_ports
 from tests import awaited_admission
 from tests.admission_bench import ask_of, settings_of
-from tests.redis_servers import ShardedRedis
+from tests.redis_servers import ShardedRedis, connected, tls_files
 from tests.services import RedisServer
 
 RULES = policy_of(settings_of())
@@ -111,3 +112,29 @@ def test_a_node_that_is_away_is_passed_over(redis_cluster: ShardedRedis) -> None
         store = make(f"redis+cluster://127.0.0.1:{free_ports().amqp},{redis_cluster.hosts}", RULES)
         assert store.lookup("default", "1") is None
         store.close()
+
+
+def test_tls_is_for_each_node_that_the_cluster_names(certificate: Path, tmp_path: Path) -> None:
+    flags = [part for name, value in tls_files(certificate).items() for part in (f"--{name}", value)]
+    cluster = ShardedRedis(tmp_path, tls=flags)
+    try:
+        cluster.start()
+        for node in cluster.nodes:
+            with connected(node) as client:
+                client.execute_command("ACL SETUSER", "default", "resetpass", ">s3cret")
+        url = f"rediss+cluster://:{{}}@127.0.0.1:{cluster.tls_ports[0]}?ssl_ca_certs={{}}"
+        bots = [f"bot-{number}" for number in range(9)]
+        for make in (RedisAdmission, awaited_admission.on_redis):
+            store = make(url.format("s3cret", certificate), RULES)
+            for bot in bots:
+                store.vouch_idle(bot)
+            store.close()
+        said = refusal(url.format("wrong", certificate))
+        assert "refuses the user or password" in said
+        assert "s3cret" not in refusal(url.format("s3cret", "/etc/ssl/certs/ca-certificates.crt"))
+        assert "cannot be reached with TLS" in refusal(url.format("s3cret", "/etc/ssl/certs/ca-certificates.crt"))
+        for node in cluster.nodes:
+            with connected(node, password="s3cret") as client:
+                assert client.dbsize() > 0, "some bots are on each node"
+    finally:
+        cluster.stop()

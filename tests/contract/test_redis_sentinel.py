@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,12 +11,13 @@ import pytest
 from floodgate.broker.admission.contract import Admission, AlreadySent, Sent
 from floodgate.broker.admission.policy import policy_of
 from floodgate.broker.errors import StateUnavailableError
+from floodgate.broker.state.redis import clients
 from floodgate.broker.state.redis.admission import RedisAdmission
 from floodgate.broker.state.redis.result_feed import RedisResultFeed
 from rabbitmq_node.engine import free_ports
 from tests import awaited_admission
 from tests.admission_bench import ask_of, settings_of
-from tests.redis_servers import PRIMARY, ReplicatedRedis, SentinelServer, connected
+from tests.redis_servers import PRIMARY, ReplicatedRedis, SentinelServer, connected, tls_files
 from tests.services import RedisServer
 from tests.waiting import until
 
@@ -28,7 +28,10 @@ FAILOVER_SECONDS = 60.0
 
 @pytest.fixture(scope="module")
 def replicated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReplicatedRedis]:
-    redis = ReplicatedRedis(tmp_path_factory.mktemp("sentinel"), down_after_ms=DOWN_AFTER_MS)
+    # Sentinels begin a failover only twice this time after the last one.
+    soon = f"sentinel failover-timeout {PRIMARY} 1000"
+    home = tmp_path_factory.mktemp("sentinel")
+    redis = ReplicatedRedis(home, down_after_ms=DOWN_AFTER_MS, sentinel_lines=[soon])
     try:
         yield redis.start()
     finally:
@@ -94,6 +97,27 @@ def test_a_wrong_password_of_the_server_is_reported_in_one_sentence(replicated: 
     assert "refuses the user or password" in refusal(replicated.url.replace("://", "://user:s3cret@"))
 
 
+def test_stores_go_on_at_the_replica_when_the_primary_hangs(
+    replicated: ReplicatedRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clients, "TIMEOUT_SECONDS", 0.7)
+    store, ask = awaited_admission.on_redis(replicated.url, RULES), ask_of(7)
+    store.settle(ask, Sent("before"))
+    primary = replicated.primary()
+    await_copy(primary)
+    with primary.frozen():
+        assert persistent(lambda: store.admit(ask)) == AlreadySent("before")
+        store.close()
+        assert replicated.primary() is not primary
+        replicated.replace(primary)
+
+
+def await_copy(primary: RedisServer) -> None:
+    with connected(primary) as client:
+        client.set("written", 1)  # WAIT waits for the writes of its own connection, and all before them
+        client.wait(1, 10_000)
+
+
 def test_stores_go_on_at_the_replica_when_the_primary_is_killed(replicated: ReplicatedRedis) -> None:
     stores: list[Admission] = [
         RedisAdmission(replicated.url, RULES),
@@ -104,9 +128,8 @@ def test_stores_go_on_at_the_replica_when_the_primary_is_killed(replicated: Repl
         store.settle(ask, Sent("before"))
     feed = RedisResultFeed(replicated.url, ["default"])
     feed.skip()
-    with connected(killed := replicated.primary()) as client:
-        client.set("written", 1)  # WAIT waits for the writes of its own connection, and all before them
-        client.wait(1, 10_000)
+    killed = replicated.primary()
+    await_copy(killed)
     killed.kill()
     for store in stores:
         assert persistent(lambda store=store: store.admit(ask)) == AlreadySent("before")  # type: ignore[misc]
@@ -129,24 +152,12 @@ def _no_primary_is_left(replicated: ReplicatedRedis) -> None:
     assert f"'{PRIMARY}' of the Sentinels {hosts}" in refusal(replicated.url)
 
 
-@pytest.fixture
-def certificate(tmp_path: Path) -> Path:
-    """Self-signed, for 127.0.0.1 only; the key is in the same folder."""
-    made = tmp_path / "cert.pem"
-    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=redis -addext subjectAltName=IP:127.0.0.1"
-    files = ["-keyout", str(tmp_path / "key.pem"), "-out", str(made)]
-    subprocess.run([*command.split(), *files], check=True, capture_output=True, timeout=30)
-    return made
-
-
 def test_tls_is_for_the_server_and_for_the_sentinels(
     certificate: Path, new_redis: Callable[..., RedisServer], tmp_path: Path
 ) -> None:
-    files = {"tls-cert-file": certificate, "tls-key-file": certificate.with_name("key.pem")} | {
-        "tls-ca-cert-file": certificate
-    }
+    files = tls_files(certificate)
     tls_port, sentinel_tls_port = free_ports().amqp, free_ports().amqp
-    flags = [part for name, value in files.items() for part in (f"--{name}", str(value))]
+    flags = [part for name, value in files.items() for part in (f"--{name}", value)]
     new_redis("--tls-port", str(tls_port), "--tls-auth-clients", "no", *flags).start()
     lines = [f"{name} {value}" for name, value in files.items()]
     sentinel = SentinelServer(

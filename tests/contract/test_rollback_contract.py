@@ -13,13 +13,17 @@ import pytest
 import redis
 
 from floodgate.broker.admission.contract import (
+    SHED,
     Admission,
+    AlreadyDead,
     AlreadySent,
     Ask,
+    CallFamily,
     Dead,
     Go,
     Released,
     Retrying,
+    Scope,
     Sent,
     Unsettled,
     Wait,
@@ -73,6 +77,10 @@ class PastOfServer:
         self.client.flushall()
         for key, (left, dumped) in self.kept.items():
             self.client.restore(key, left, dumped)
+
+
+# A new process sees a loss on Redis only if the server has another id, which has its own test.
+ON_A_FILE = pytest.mark.parametrize("kind", ["sqlite", "sqlite in batches"], indirect=True)
 
 
 @pytest.fixture(params=["sqlite", "redis", "sqlite in batches", "redis in batches"])
@@ -260,6 +268,81 @@ def test_the_budgets_are_taken_to_be_used(store: Admission, past: Past, clock: H
     assert sent == 17, "one went before, and two may have gone in the two seconds"
 
 
+def typing(chat: int = 5) -> Ask:
+    return ask_of(chat, "interactive", method="sendChatAction", action="typing")
+
+
+def edit(chat: int = 5) -> Ask:
+    return ask_of(chat, "interactive", method="editMessageText", message_id=7, text="more")
+
+
+def test_the_budget_of_typing_is_taken_to_be_used(store: Admission, past: Past, clock: HandClock) -> None:
+    send(store, ask_of(6))
+    past.keep()
+    clock.advance(2)
+    for _ in range(20):
+        send(store, typing())
+    past.put_back()
+    assert store.admit(typing()) == AlreadyDead(SHED)
+    sent = 0
+    for _ in range(100):
+        clock.advance(0.1)
+        sent += isinstance(store.admit(typing()), Go)
+    assert sent == 20, "as many as 30 seconds allow, less the 20 that may have gone in two"
+
+
+def test_a_pace_that_was_lost_is_learned_again(
+    store: Admission, process: Callable[[], Admission], past: Past, clock: HandClock
+) -> None:
+    other = process()
+    send(store, ask_of(6))
+    past.keep()
+    for family in (CallFamily.EDITS, CallFamily.TYPING):
+        assert store.too_many_requests("default", "5", timedelta(seconds=3), family) is Scope.CHAT
+    send(other, ask_of(7))
+    past.put_back()
+    notice(other, clock, 1)
+    assert other.snapshot("default").slowed_chats == {}, "it knows of no 429"
+    assert store.admit(typing()) == AlreadyDead(SHED)
+    clock.advance(4)
+    first = other.snapshot("default").slowed
+    assert {(each.chat, each.family) for each in first} == {("5", CallFamily.EDITS), ("5", CallFamily.TYPING)}
+    send(other, edit())
+    clock.advance(1.2)
+    assert 0.7 < wait_of(other, edit()) < 0.95, "twice the distance at which its limit is kept evenly"
+
+
+def test_a_pace_that_was_kept_stays_as_it_was(
+    store: Admission, process: Callable[[], Admission], past: Past, clock: HandClock
+) -> None:
+    send(store, ask_of(6))
+    for each in (store, process()):
+        each.too_many_requests("default", "5", timedelta(seconds=3), CallFamily.EDITS)
+        clock.advance(5)
+    (known,) = store.snapshot("default").slowed
+    past.keep()
+    send(store, ask_of(7))
+    past.put_back()
+    notice(store, clock, 0.1)
+    (pace,) = store.snapshot("default").slowed
+    assert pace.interval == pytest.approx(known.interval, abs=timedelta(milliseconds=20))
+    assert pace.interval > timedelta(seconds=4), "each process has seen one 429, and the store two"
+
+
+def test_a_slowed_chat_is_taken_to_have_had_its_call(
+    store: Admission, process: Callable[[], Admission], past: Past, clock: HandClock
+) -> None:
+    other = process()
+    store.too_many_requests("default", "5", timedelta(seconds=3), CallFamily.EDITS)
+    clock.advance(5)
+    send(store, edit())
+    past.keep()
+    clock.advance(5)
+    send(other, edit())
+    past.put_back()
+    assert 2 < wait_of(other, edit()) < 2.2
+
+
 def test_a_pause_that_was_lost_is_kept(store: Admission, past: Past, clock: HandClock) -> None:
     send(store, ask_of(6))
     past.keep()
@@ -270,11 +353,10 @@ def test_a_pause_that_was_lost_is_kept(store: Admission, past: Past, clock: Hand
     assert pause.chat == "5"
 
 
+@ON_A_FILE
 def test_a_new_process_steps_over_jobs_that_are_gone_within_seconds(
-    kind: str, store: Admission, process: Callable[[], Admission], past: Past, clock: HandClock
+    store: Admission, process: Callable[[], Admission], past: Past, clock: HandClock
 ) -> None:
-    if "redis" in kind:
-        pytest.skip("a new process sees this on Redis only if the server has another id, which has its own test")
     calling, ghost, other, waiting = ask_of(4), ask_of(5), ask_of(5), ask_of(5)
     behind = ask_of(4)
     send(store, ask_of(5))
@@ -298,11 +380,10 @@ def test_a_new_process_steps_over_jobs_that_are_gone_within_seconds(
     assert fresh.snapshot("default").waiting == {"interactive": 0, "bulk": 0}
 
 
+@ON_A_FILE
 def test_a_new_process_lets_a_job_that_is_not_gone_go_first(
-    kind: str, store: Admission, process: Callable[[], Admission], past: Past, clock: HandClock
+    store: Admission, process: Callable[[], Admission], past: Past, clock: HandClock
 ) -> None:
-    if "redis" in kind:
-        pytest.skip("as above")
     first, second = ask_of(5), ask_of(5)
     send(store, ask_of(5))
     for ask in (first, second):
@@ -319,11 +400,10 @@ def test_a_new_process_lets_a_job_that_is_not_gone_go_first(
     send(fresh, second)
 
 
+@ON_A_FILE
 def test_only_the_first_of_several_new_processes_finds_a_loss(
-    kind: str, store: Admission, process: Callable[[], Admission], past: Past, clock: HandClock
+    store: Admission, process: Callable[[], Admission], past: Past, clock: HandClock
 ) -> None:
-    if "redis" in kind:
-        pytest.skip("as above")
     send(store, ask_of(5))
     past.keep()
     clock.advance(1)

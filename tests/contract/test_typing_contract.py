@@ -74,6 +74,13 @@ def test_a_chat_gets_forty_in_thirty_seconds(admission: Admission, clock: HandCl
     assert goes(admission.admit(typing()))
 
 
+def test_a_new_store_assumes_that_a_chat_has_used_its_budget(opener: Opener, clock: HandClock) -> None:
+    store = opener(policy_of(settings_of()))
+    assert permitted(store, clock, 20, every=0.05) == [16], "it regains one each 0.75 s"
+    store.vouch_idle("default")
+    assert goes(store.admit(typing(6)))
+
+
 @pytest.mark.parametrize("method", ["sendChatAction", "sendMessageDraft", "sendRichMessageDraft"])
 def test_typing_and_drafts_share_the_budget(admission: Admission, method: str) -> None:
     for _ in range(20):

@@ -53,6 +53,7 @@ def so_far(text: str, formatting: Formatting = "markdown") -> TextPart:
         ("a\n\n---\nb", "a\n\n———\nb", []),
         ("- a\n  ```\n  x = 1\n  ```", "• a\nx = 1", ["pre: x = 1"]),
         ("a [1]\n\n[1]: https://x.y", "a [1]\n\n[1]: https://x.y", []),
+        ("[1]: https://x.y\n\na [b][1], [1][]", "[1]: https://x.y\n\na [b][1], [1][]", []),
         ("2 * 3 = 6, snake_case, 5 < 6", "2 * 3 = 6, snake_case, 5 < 6", []),
     ],
 )

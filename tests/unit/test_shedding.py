@@ -182,13 +182,37 @@ def test_after_a_429_for_typing_messages_go_on_and_typing_does_not(desk: Desk) -
     run(desk, act)
 
 
-def test_typing_that_telegram_refuses_for_good_has_its_own_reason(desk: Desk) -> None:
-    job = typing()
+@pytest.mark.parametrize("method", ["sendChatAction", "sendMessageDraft", "sendRichMessageDraft"])
+def test_typing_that_telegram_refuses_for_good_is_listed_without_a_dead_letter(desk: Desk, method: str) -> None:
+    job = new_job(method, TYPING, worth_until_ms=unix_ms() + 10 * MINUTE_MS)
 
     async def act() -> None:
         message = await admitted(desk, job)
         await Settler(desk.broker).settle(message, job, dead(FailureReason.CONTENT, "wrong action", 400))
-        assert desk.letters == [(job.id, "content")]
+        assert message.settled
+        assert desk.wire.published == []
+        assert [(each.job_id, each.reason) for each in await desk.broker.admission.not_kept("default")] == [
+            (job.id, "content")
+        ]
+        record = await desk.broker.admission.lookup("default", job.id)
+        assert record is not None
+        assert record.error == {"error_code": 400, "description": "wrong action"}
+        assert desk.broker.metrics.values(DEAD) == {("default", "content"): 1}
+
+    run(desk, act)
+
+
+def test_typing_that_expired_leaves_no_dead_letter(desk: Desk) -> None:
+    now = unix_ms()
+    job = new_job("sendChatAction", TYPING, worth_until_ms=now + 10 * MINUTE_MS, expires_ms=now - 1)
+
+    async def act() -> None:
+        message = desk.message(job)
+        with pytest.raises(Deferral):
+            await RateLimit().abefore_process_message(desk.broker, message)
+        assert message.settled
+        assert desk.wire.published == []
+        assert [each.reason for each in await desk.broker.admission.not_kept("default")] == ["expired"]
 
     run(desk, act)
 

@@ -529,9 +529,9 @@ local function windows_of(chat)
   return (first == '-' or first == '@') and rules.group or rules.user
 end
 
-local function first_log(key)
+local function first_log(windows)
   local longest
-  for _, window in ipairs(windows_of(key)) do
+  for _, window in ipairs(windows) do
     if not longest or window[2] > longest[2] then longest = window end
   end
   local log = {}
@@ -594,7 +594,7 @@ local function open_chat(key, keep_call)
   key = real_chat(key)
   local chat = get_chat(key)
   if not chat then
-    chat = new_chat(key, first_log(key))
+    chat = new_chat(key, first_log(windows_of(key)))
   elseif not keep_call and chat.sending then
     reclaim_lost(chat)
   end
@@ -624,22 +624,27 @@ end
 
 local function recovered_at(slow) return slow.slowed_at + (slow.permille - 1000) * K.NARROWING_US_PER_PERMILLE end
 
-local function slowed_of(chat, family)
-  if bot.slowed_until <= now or family == 'other' then return nil end
-  local slow = load('pace:' .. family .. ':' .. chat)
-  return slow and recovered_at(slow) > now and slow or nil
-end
-
-local function save_slowed(slow)
-  redis.call('SET', pace_key(slow.chat, slow.family), cmsgpack.pack(slow), 'PX', ttl(recovered_at(slow) - now))
-end
-
 local function windows_of_family(chat, family) return family == 'typing' and rules.typing or windows_of(chat) end
 
 local function spacing(windows, permille)
   local widest = 0
   for _, window in ipairs(windows) do widest = math.max(widest, math.floor(window[2] / window[1])) end
   return math.floor(widest * permille / 1000)
+end
+
+local function slowed_of(chat, family)
+  if bot.slowed_until <= now or family == 'other' then return nil end
+  local slow = load('pace:' .. family .. ':' .. chat)
+  if not slow or recovered_at(slow) <= now then return nil end
+  if bot.rebuilt > math.max(slow.granted_at, slow.slowed_at) then
+    local own = windows_of_family(chat, family)
+    slow.next_at = math.max(slow.next_at, bot.unknown_until + spacing(own, permille_of(slow)))
+  end
+  return slow
+end
+
+local function save_slowed(slow)
+  redis.call('SET', pace_key(slow.chat, slow.family), cmsgpack.pack(slow), 'PX', ttl(recovered_at(slow) - now))
 end
 
 local function list_slowed(slow)
@@ -1203,6 +1208,14 @@ local function typing_of(key)
   return load('typing:' .. key) or { log = {}, paused_until = 0 }
 end
 
+-- Its budget starts cautiously, as the chat's own does.
+local function cautious_typing(key)
+  local typing = typing_of(key)
+  if #typing.log == 0 then typing.log = first_log(rules.typing) end
+  typing.log = cautious_log(typing.log, rules.typing)
+  return typing
+end
+
 local function save_typing(key, typing)
   local duration = math.max(typing.paused_until - now, K.TYPING_IDLE_US)
   redis.call('SET', prefix .. 'typing:' .. key, cmsgpack.pack(typing), 'PX', ttl(duration))
@@ -1226,7 +1239,7 @@ end
 
 local function admit_typing()
   local key = args.chat and real_chat(args.chat)
-  local typing = key and typing_of(key)
+  local typing = key and cautious_typing(key)
   local slow = key and slowed_of(key, 'typing')
   local held_up = holds_up_typing(key and get_chat(key)) or (slow and slow.next_at > now)
   if not outlives(0) or held_up or (typing and spent(typing)) then return shed(stranger()) end
@@ -1407,6 +1420,22 @@ function operations.rejoin()
   save_job(job) -- at once: the next to join looks up the line
   jobs[job.id] = job
   if chat then put_chat(chat) end
+  return { 'ok' }
+end
+
+-- Enters a learned pace that a process remembers: decisions.restore_pace.
+function operations.restore_pace()
+  local key, family, until_ = real_chat(args.chat), args.family, now + args.delay
+  if family == 'typing' then pause_typing(key, until_) end
+  local told = {
+    chat = key, family = family, permille = args.permille, slowed_at = until_, next_at = until_, granted_at = 0,
+  }
+  local known = slowed_of(key, family)
+  local latest = math.max(now, known and recovered_at(known) or 0)
+  if recovered_at(told) > latest and #windows_of_family(key, family) > 0 then
+    save_slowed(told)
+    list_slowed(told)
+  end
   return { 'ok' }
 end
 
@@ -1782,7 +1811,7 @@ end
 function operations.explain()
   local key = real_chat(args.chat)
   local known = get_chat(key)
-  local chat = known or new_chat(key, first_log(key))
+  local chat = known or new_chat(key, first_log(windows_of(key)))
   local heads, job = heads_of(chat), args.job and get_job(args.job)
   local slowed, paces = {}, {}
   for _, family in ipairs(SLOWABLE) do

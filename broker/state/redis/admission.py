@@ -13,10 +13,12 @@ A run names the epoch and the number of writes that this process has seen last: 
 forgotten some of them, or another process has found that it has, the run carries nothing out. The process then tells
 the server what it remembers, and makes its calls again.
 
-Failure handling: a call is repeated once if its connection broke. It carries a nonce, so that a permit whose answer was
-lost is granted again to the same caller. Any other failure becomes one ``StateUnavailableError``, and nothing is sent
-until a later call succeeds. A server that evicts keys under memory pressure would forget which jobs were sent, so that
-is logged as a warning.
+Failure handling: a call is repeated once if its connection broke. Any other failure becomes one
+``StateUnavailableError``, and nothing is sent until a later call succeeds. A server that hangs may carry out a call
+when its caller has long given up. So each ask carries a nonce, which it keeps until it is answered: a permit that was
+granted meanwhile is granted again to the caller that asks again, as of when it asked first, and so it is handed back if
+it is too old. A server that evicts keys under memory pressure would forget which jobs were sent, so that is logged as a
+warning.
 """
 
 from __future__ import annotations
@@ -25,12 +27,13 @@ import asyncio
 import json
 import secrets
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from itertools import chain
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from floodgate.broker.admission import policy as numbers
 from floodgate.broker.admission.clock import Clock
@@ -67,6 +70,7 @@ from floodgate.broker.admission.contract import (
 from floodgate.broker.admission.policy import Policy, Rates
 from floodgate.broker.admission.result_feed import dead_record, dead_text, json_text, sent_record, sent_text
 from floodgate.broker.admission.windows import Pace, Window
+from floodgate.broker.errors import StateError, StateUnavailableError
 from floodgate.broker.messages.job import Priority
 from floodgate.broker.settings.redis_address import RedisAddress
 from floodgate.broker.state.calls import AdmissionCall, BlockingAdmission
@@ -78,6 +82,9 @@ from floodgate.broker.state.redis.result_feed import channel_of
 from floodgate.broker.state.redis.scripts import LuaScript, ReplicaWait, arun_all
 from floodgate.broker.state.redis.server import AsyncRedisConnection, RedisConnection
 
+_ASKS: Final = frozenset({"admit", "renew_unsettled"})
+# Asks without an answer that a process remembers: far more than it has jobs in hand.
+MOST_UNANSWERED: Final = 10_000
 # A run of the script blocks the server's other clients for some 0.05 ms per call.
 MOST_IN_A_RUN: Final = 32
 SHOWN: Final = 10  # longest lines, longest pauses and slowed chats in a snapshot
@@ -92,6 +99,14 @@ _CONSTANTS: Final = (
 )
 
 
+class _Given(NamedTuple):
+    """An encoded call. A permit counts from when the call, or the first without an answer, ``began``."""
+
+    operation: str
+    arguments: str
+    began: float
+
+
 class AdmissionScript:
     """``admission.lua``, with the encoding of its arguments and replies."""
 
@@ -100,19 +115,33 @@ class AdmissionScript:
         self._clock = clock  # for tests; otherwise the server's own clock is used
         self._address = address
         self._rules: dict[str, str] = {}  # by bot; written by whichever thread, always with the same value
+        self._unanswered: OrderedDict[tuple[str, str], tuple[str, float]] = OrderedDict()  # asks, by bot and job
         self.lua = LuaScript("admission.lua", 2, _constants())
 
-    def arguments(self, bot: str, expected: Sequence[str], given: Iterable[tuple[str, str]]) -> list[str]:
+    def arguments(self, bot: str, expected: Sequence[str], given: Iterable[_Given]) -> list[str]:
         """Return the keys and arguments of a run: what it is expected to find, and the encoded calls."""
         prefix = f"floodgate:{{{bot}}}:"
-        return [prefix, f"{prefix}bot", self._rules_of(bot), *expected, *chain.from_iterable(given)]
+        calls = chain.from_iterable((each.operation, each.arguments) for each in given)
+        return [prefix, f"{prefix}bot", self._rules_of(bot), *expected, *calls]
 
-    def given(self, call: AdmissionCall) -> tuple[str, str]:
-        """Encode a call for the script: its operation and its arguments."""
-        given = _GIVEN[call.method](*call.arguments)
+    def given(self, call: AdmissionCall) -> _Given:
+        """Encode a call for the script."""
+        given, began = _GIVEN[call.method](*call.arguments), time.monotonic()
+        if call.method in _ASKS:
+            earlier = self._unanswered.pop((call.bot, given["job"]), None)
+            given["nonce"], began = earlier or (secrets.token_hex(8), began)
         if self._clock is not None:
             given = given | {"now": self._clock.read().ticks_us}
-        return call.method, json_text(_given(given))
+        return _Given(call.method, json_text(_given(given)), began)
+
+    def lost(self, calls: Sequence[AdmissionCall], given: Sequence[_Given]) -> None:
+        """Take note of encoded calls whose replies did not arrive."""
+        for call, its in zip(calls, given, strict=True):
+            if its.operation in _ASKS:
+                nonce = json.loads(its.arguments)["nonce"]
+                self._unanswered[call.bot, call.arguments[0].job_id] = nonce, its.began
+        while len(self._unanswered) > MOST_UNANSWERED:
+            self._unanswered.popitem(last=False)
 
     def results(self, calls: Sequence[AdmissionCall], reply: Any) -> list[Any]:
         """Decode the script's reply: a result or an exception for each call."""
@@ -148,29 +177,33 @@ class RedisAdmission(BlockingAdmission):
         self._server.close()
 
     def _do(self, call: AdmissionCall) -> Any:
-        began = time.monotonic()
+        given = self._script.given(call)
 
         def run(client: Any) -> Any:
-            (result,) = self._script.results([call], self._agreed(client, call.bot, [call]))
+            (result,) = self._script.results([call], self._agreed(client, call.bot, [given]))
             if isinstance(result, Exception):
                 raise result
             return result
 
-        result = self._server.use(run)
+        try:
+            result = self._server.use(run)
+        except StateError:
+            self._script.lost([call], [given])
+            raise
         self._continuity.note([call], [result])
-        return _finished(result, began)
+        return _finished(result, given)
 
     def _agreed(
-        self, client: Any, bot: str, calls: Sequence[AdmissionCall], seen: Seen | None = None, tries: int = TRIES
+        self, client: Any, bot: str, given: Sequence[_Given], seen: Seen | None = None, tries: int = TRIES
     ) -> Any:
         """Return the reply of a run. If the state is not as this process remembers it, the server is told first."""
         expected = self._continuity.expected(bot, seen)
-        reply = self._script.lua.run(client, self._script.arguments(bot, expected, map(self._script.given, calls)))
+        reply = self._script.lua.run(client, self._script.arguments(bot, expected, given))
         if (found := self._continuity.found(bot, reply)) is None:
             return reply
         for its in self._continuity.tellings(bot, MOST_IN_A_RUN, tries):
-            self._agreed(client, bot, its, found, tries - 1)
-        return self._agreed(client, bot, calls, found, tries - 1)
+            self._agreed(client, bot, [self._script.given(call) for call in its], found, tries - 1)
+        return self._agreed(client, bot, given, found, tries - 1)
 
 
 class RedisBatches:
@@ -207,13 +240,18 @@ class RedisBatches:
         results = {place: each for place, each in enumerate(given) if isinstance(each, Exception)}
         runs = list(_runs((place, call.bot) for place, call in enumerate(calls) if place not in results))
         asked = [(bot, [given[each] for each in places]) for bot, places in runs]
-        began = time.monotonic()
-        replies = await self._agreed(asked)
+        replies: Sequence[Any] = [StateUnavailableError("no reply")] * len(asked)
+        try:
+            replies = await self._agreed(asked)
+        finally:
+            for (_, places), (_, its), reply in zip(runs, asked, replies, strict=True):
+                if isinstance(reply, Exception):
+                    self._script.lost([calls[place] for place in places], its)
         for (_, places), reply in zip(runs, replies, strict=True):
             results.update(zip(places, self._script.results([calls[place] for place in places], reply), strict=True))
         finished = [
-            await self._server.explained(each) if isinstance(each, ERRORS) else _finished(each, began)
-            for _, each in sorted(results.items())
+            await self._server.explained(result) if isinstance(result, ERRORS) else _finished(result, each)
+            for each, (_, result) in zip(given, sorted(results.items()), strict=True)
         ]
         self._continuity.note(calls, finished)
         return finished
@@ -241,7 +279,7 @@ class RedisBatches:
         return replies
 
 
-_Run = tuple[str, Sequence[tuple[str, str]]]
+_Run = tuple[str, Sequence[_Given]]
 """A bot, and its encoded calls."""
 
 
@@ -255,8 +293,8 @@ def _runs(asked: Iterable[tuple[int, str]]) -> Iterator[tuple[str, list[int]]]:
             yield bot, places[first : first + MOST_IN_A_RUN]
 
 
-def _finished(result: Any, began: float) -> Any:
-    return replace(result, decided_at=began) if isinstance(result, Go) else result
+def _finished(result: Any, given: _Given) -> Any:
+    return replace(result, decided_at=given.began) if isinstance(result, Go) else result
 
 
 def _attempt(make: Callable[..., Any], *arguments: Any) -> Any:
@@ -324,7 +362,6 @@ def _asked(ask: Ask) -> dict[str, Any]:
         "final": ask.final or None,
         "campaign": ask.campaign,
         "created": ask.created_ms,
-        "nonce": secrets.token_hex(8),
     }
 
 
@@ -488,6 +525,12 @@ _GIVEN: Final[dict[str, Callable[..., dict[str, Any]]]] = {
     "renew_unsettled": _asked,
     "settle": _settling,
     "rejoin": lambda ask, delay, grant: _asked(ask) | {"delay": _micros(delay), "grant": grant},
+    "restore_pace": lambda chat, family, permille, delay: {
+        "chat": chat,
+        "family": family,
+        "permille": permille,
+        "delay": _micros(delay),
+    },
     "cancel": lambda ask, listed: _asked(ask) | {"listed": listed or None},
     "cancel_campaign": lambda campaign, before_ms: {"campaign": campaign, "before": before_ms},
     "lookup": lambda job_id: {"job": job_id},
@@ -517,6 +560,7 @@ _READ: Final[dict[str, Callable[[Any], Any]]] = {
     "renew_unsettled": _decision,
     "settle": _nothing,
     "rejoin": _nothing,
+    "restore_pace": _nothing,
     "cancel": lambda reply: _record(*reply),
     "cancel_campaign": _nothing,
     "lookup": lambda reply: _record(*reply),

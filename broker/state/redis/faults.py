@@ -54,7 +54,10 @@ def _of_client(error: Exception, text: str, deployment: Deployment) -> str | Non
             return "is still loading its data. Sends resume when it has finished."
         case redis.exceptions.ConnectionError() if "SSL" in text or "certificate" in text:
             return f"cannot be reached with TLS: {text[-200:].strip()} Correct FLOODGATE_STATE_URL or the certificate."
-        case redis.exceptions.ConnectionError() | redis.exceptions.TimeoutError():
+        case redis.exceptions.TimeoutError():
+            remedy = _REMEDIES[deployment] if deployment is not Deployment.SERVER else _RESUMES
+            return f"does not answer in time: it hangs, or the network to it does. {remedy}"
+        case redis.exceptions.ConnectionError():
             return f"does not answer ({type(error).__name__}). {_REMEDIES[deployment]}"
         case redis.exceptions.ClusterDownError() | redis.exceptions.SlotNotCoveredError():
             return (
@@ -81,6 +84,7 @@ _REMEDIES: Final = {
     Deployment.SENTINEL: "Sends resume when it does, or a replica in its place.",
     Deployment.CLUSTER: "Sends resume when each part of it does; if none does, correct FLOODGATE_STATE_URL.",
 }
+_RESUMES: Final = "Sends resume when it does; if it never does, correct FLOODGATE_STATE_URL."
 _SAID: Final = {
     "SELECT is not allowed": "is a Redis Cluster, which has only database 0. Remove the database from "
     "FLOODGATE_STATE_URL.",

@@ -54,6 +54,7 @@ _ACTS: Final[dict[str, Callable[..., Any]]] = {
     "renew_unsettled": decisions.renew_unsettled,
     "settle": decisions.settle,
     "rejoin": decisions.rejoin,
+    "restore_pace": decisions.restore_pace,
     "cancel": decisions.cancel,
     "cancel_campaign": decisions.cancel_campaign,
     "lookup": decisions.lookup,

@@ -50,7 +50,7 @@ from floodgate.broker.admission.contract import (
     Unsettled,
     Wait,
 )
-from floodgate.broker.admission.policy import PROMPT, ask_for, must_be_prompt
+from floodgate.broker.admission.policy import PROMPT, ask_for, leaves_letter, must_be_prompt
 from floodgate.broker.amqp.delay_ladder import delayed
 from floodgate.broker.amqp.topology import DELIVERY_LIMIT
 from floodgate.broker.errors import PublishError, StateUnavailableError
@@ -290,7 +290,7 @@ class RateLimit(AwaitedMiddleware):
         loses nothing."""
         assert message.job is not None
         message.trace.outcome("dead", (reason, description))
-        kept = broker.settings.dead_letters.keeps(reason, ask.priority)
+        kept = leaves_letter(ask, reason, broker.settings)
         if kept:
             delivery, queue = message.delivery, message.queue_name
             letter = dead_letters.dead_job(message.job, delivery.body, queue, reason, description, delivery.trace)

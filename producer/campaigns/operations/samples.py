@@ -7,6 +7,7 @@ from typing import Final
 from floodgate.broker.errors import CampaignError
 from floodgate.broker.messages.chats import chat_key
 from floodgate.broker.messages.job import Job, Priority, new_job
+from floodgate.broker.settings.model import Settings
 from floodgate.producer.campaigns.content.templates import ContentTemplate
 from floodgate.producer.campaigns.states import RecipientState
 from floodgate.producer.campaigns.storage.records import Recipient
@@ -16,7 +17,9 @@ from floodgate.producer.campaigns.storage.store import CampaignStore
 _NOBODY: Final = Recipient(0, "", {}, 0, RecipientState.WAITING, 0, None, None, None, None)
 
 
-def sample_job(store: CampaignStore, name: str, to: int | str, recipient: int | str | None = None) -> Job:
+def sample_job(
+    store: CampaignStore, settings: Settings, name: str, to: int | str, recipient: int | str | None = None
+) -> Job:
     """Make a job that sends to the chat ``to`` what the recipient with the chat ``recipient`` gets; by default, the
     first. It counts for nobody: the recipient gets the message all the same.
 
@@ -30,7 +33,8 @@ def sample_job(store: CampaignStore, name: str, to: int | str, recipient: int | 
     one = _recipient(store, name, recipient)
     template = ContentTemplate(campaign.definition.contents[one.variant])
     params = {"chat_id": chat_key(to), **template.render(one.fields)}
-    return new_job(template.method, params, bot=campaign.bot, priority=Priority.INTERACTIVE)
+    charge = settings.own_charge(template.method)
+    return new_job(template.method, params, bot=campaign.bot, priority=Priority.INTERACTIVE, charge=charge)
 
 
 def _recipient(store: CampaignStore, name: str, chat: int | str | None) -> Recipient:

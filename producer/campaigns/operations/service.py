@@ -144,7 +144,7 @@ class Campaigns:
         Raises:
             JobError: a chat is neither an id nor an @name, or Telegram would refuse the call.
         """
-        return sample_job(self._store, name, to, recipient)
+        return sample_job(self._store, self._settings, name, to, recipient)
 
     def edit(
         self, name: str, definition: Definition | Mapping[str, Any] | Path, *, on_rows: OnRows | None = None

@@ -335,6 +335,7 @@ class Leader:
                 job_id=job_id(self._campaign, recipient.number, recipient.attempt),
                 campaign=definition.name,
                 on_uncertain=definition.on_uncertain,
+                charge=self._settings.own_charge(template.method),
             )
         except MissingFieldError as error:
             skips = definition.contents[recipient.variant].missing is Missing.SKIP

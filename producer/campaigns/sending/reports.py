@@ -157,7 +157,8 @@ class ProgressReport:
             method, params["message_id"] = "editMessageText", target.message
         is_first = target.message is None and not self._text
         key = target.chat if is_first else f"{target.chat} {time.time_ns()}"
-        job = new_job(method, params, bot=campaign.bot, job_id=report_job_id(campaign, key))
+        charge = self._settings.own_charge(method)
+        job = new_job(method, params, bot=campaign.bot, job_id=report_job_id(campaign, key), charge=charge)
         await self._publish([job])
         self._job, self._text = job.id, text
 

@@ -1,10 +1,12 @@
 """One gateway with a worker, shared by all tests of this folder because it takes seconds to start.
 
-gate         its address and the servers behind it; the fake Telegram is reset for each test
+gate             its address and the servers behind it; the fake Telegram is reset for each test
+gate_on_a_store  the same, and a second one whose state is on Redis: for tests of what passes through the state store
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -17,7 +19,7 @@ import pytest
 from floodgate.fake_telegram.server import running_fake
 from tests.acceptance.gateway.programs import GatewayProcess
 from tests.acceptance.stage import BOT, TOKEN, Stage
-from tests.services import Vhosts
+from tests.services import RedisServer, Vhosts
 
 KEY = "100200300:a-gateway-key-for-tests"
 
@@ -42,7 +44,23 @@ class Gate:
 
 @pytest.fixture(scope="session")
 def shared_gate(vhosts: Vhosts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gate]:
-    home = tmp_path_factory.mktemp("gateway")
+    with running_gate(vhosts, tmp_path_factory.mktemp("gateway")) as gate:
+        yield gate
+
+
+@pytest.fixture(scope="session")
+def shared_gate_on_redis(vhosts: Vhosts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gate]:
+    redis = RedisServer(tmp_path_factory.mktemp("redis")).start()
+    try:
+        with running_gate(vhosts, tmp_path_factory.mktemp("gateway"), FLOODGATE_STATE_URL=redis.url) as gate:
+            yield gate
+    finally:
+        redis.kill()
+
+
+@contextlib.contextmanager
+def running_gate(vhosts: Vhosts, home: Path, **env: str) -> Iterator[Gate]:
+    """A gateway and a worker, with other settings in the environment."""
     vhost = vhosts.take()
     with running_fake() as fake:
         extra = {
@@ -51,6 +69,7 @@ def shared_gate(vhosts: Vhosts, tmp_path_factory: pytest.TempPathFactory) -> Ite
             "FLOODGATE_GATEWAY__BODY_SECONDS": "2",
             # The fake judges arrivals to the millisecond, and a machine that runs tests can be 100 ms late.
             "FLOODGATE_LIMITS__BOT_PER_SECOND": "27",
+            **env,
         }
         stage = Stage(vhost.url, fake.url, home, partitions=8, extra=extra)
         stage.vouch_idle()
@@ -64,9 +83,22 @@ def shared_gate(vhosts: Vhosts, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 @pytest.fixture
 def gate(shared_gate: Gate) -> Iterator[Gate]:
-    shared_gate.stage.control.reset()
-    yield shared_gate
-    shared_gate.stage.control.limits(enabled=True)
+    with renewed(shared_gate):
+        yield shared_gate
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def gate_on_a_store(request: pytest.FixtureRequest) -> Iterator[Gate]:
+    gate = request.getfixturevalue("shared_gate" if request.param == "sqlite" else "shared_gate_on_redis")
+    with renewed(gate):
+        yield gate
+
+
+@contextlib.contextmanager
+def renewed(gate: Gate) -> Iterator[None]:
+    gate.stage.control.reset()
+    yield
+    gate.stage.control.limits(enabled=True)
 
 
 @pytest.fixture

@@ -21,6 +21,11 @@ EDITS = 100
 
 
 @pytest.fixture
+def gate(gate_on_a_store: Gate) -> Gate:
+    return gate_on_a_store
+
+
+@pytest.fixture
 def store(gate: Gate) -> Iterator[Admission]:
     with contextlib.closing(open_store(gate.stage.settings)) as store:
         yield store

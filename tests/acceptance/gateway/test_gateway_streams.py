@@ -29,7 +29,9 @@ def post(gate: Gate, body: Iterator[bytes] | bytes, **query: object) -> httpx.Re
 
 
 @pytest.mark.parametrize("chat", [USER, GROUP])
-def test_the_chat_shows_the_text_before_it_is_whole(gate: Gate, chat: int) -> None:
+def test_the_chat_shows_the_text_before_it_is_whole(gate_on_a_store: Gate, chat: int) -> None:
+    gate = gate_on_a_store
+
     def body() -> Iterator[bytes]:
         yield "<b>Grüß".encode()
         until(lambda: gate.stage.control.shown(BOT_ID, chat).draft if chat == USER else texts(gate, chat))
