@@ -8,6 +8,7 @@
         node.freeze(); node.thaw()                      # SIGSTOP: connections stay open, and nothing answers
         node.cut_off(); node.heal()                     # its packets vanish, to clients and to peers
         node.split_from_peers(); node.heal()            # only those to peers do
+        node.split_from(other); node.heal()             # only those to one peer do
         node.restart()                                  # a clean stop, as in an upgrade
 
 Where root may create network namespaces, each node has its own (`network`), with fixed ports. Elsewhere the nodes share
@@ -99,6 +100,14 @@ class ClusterNode(Node):
             NodeError: the nodes share the loopback.
         """
         self._wired().cut(self.number - 1, peers=True)
+
+    def split_from(self, other: "ClusterNode") -> None:
+        """Lose all packets between the node and one of its peers; both reach the others.
+
+        Raises:
+            NodeError: the nodes share the loopback.
+        """
+        self._wired().cut_link(self.number - 1, other.number - 1)
 
     def split_from_clients(self) -> None:
         """Lose all packets between the node and its clients; peers reach it.

@@ -38,6 +38,7 @@ NETWORKS = 256
 CLIENTS, PEERS = "198.18", "198.19"
 HOST_NUMBER = 1
 FIRST_NODE = 11
+NOBODY = 10
 
 
 @dataclass(slots=True)
@@ -99,9 +100,22 @@ class Network:
         """Lose all packets between a node and its clients, its peers, or both."""
         self._in_switch(f"link set {name}{node} nomaster" for name in _names(clients, peers))
 
+    def cut_link(self, one: int, other: int) -> None:
+        """Lose all packets between two nodes, which reach the others."""
+        self._link(one, other, NOBODY)
+
     def heal(self, node: int) -> None:
         """Let packets through again."""
         self._in_switch(f"link set {name}{node} master {name}s" for name in _names(True, True))
+        for other in range(self.size):
+            if other != node:
+                self._link(node, other)
+
+    def _link(self, one: int, other: int, to: int | None = None) -> None:
+        """Let two nodes send what is for each other to the machine of that number; None means to each other."""
+        for sender, receiver in ((one, other), (other, one)):
+            mac = _mac(1, FIRST_NODE + receiver if to is None else to)
+            _ip(_neighbour("peer", self.peer_address(receiver), mac), within=self.enter(sender))
 
     def _namespaces(self, count: int) -> Iterator[ProcessGroup]:
         log, command = self.home / "network.log", ["unshare", "--net", "sleep", "infinity"]

@@ -195,7 +195,8 @@ class Connections:
 
     def _subscriptions(self, io: BorrowedLoop, purpose: str, addresses: tuple[Address, ...]) -> Subscriptions:
         group = Subscriptions(io, Connection(io, self._options(purpose, addresses)))
-        LivenessCheck(io, group.connection, self._settings.silence_timeout_seconds, lambda: group.consumed)
+        silence_seconds = self._settings.silence_timeout_seconds
+        LivenessCheck(io, group.connection, silence_seconds, lambda: group.consumed, group.note_waiting)
         return group
 
     def run(self, work: SessionWork[T], timeout_seconds: float) -> T:

@@ -14,6 +14,17 @@ Hand-over. A queue is handed over by closing its channel after all unsettled mes
 ``basic.cancel``: the next consumer would start at once, and message n+1 would overtake the unsettled n. pika's
 ``Channel.close`` cancels its consumers first, so they are removed from it beforehand.
 
+Requeueing. RabbitMQ before 4.1.2 forgets a queue whose active consumer requeues its last message while one of higher
+priority waits: neither gets another message. So there the last message is returned by closing the channel, and another
+is opened. (Corrected by RabbitMQ's change dd6fd0c8, "fix SAC activation bug for returns and requeues".)
+
+Standstill. RabbitMQ has other ways to leave a consumer without messages: for example, 4.0.5 may lose an ack when the
+leader of a queue changes (corrected by its change d31b9aa8). A subscription that has nothing in hand, and whose queue
+has had messages for :data:`STANDSTILL_SECONDS` without giving any to anybody, is opened again; if that does not help,
+after pauses that double up to :data:`LONGEST_STANDSTILL_SECONDS`. It may be that another worker is the active consumer
+and waits: then nothing changes, because a consumer that is not active holds nothing. How many messages wait is asked
+for by :mod:`floodgate.broker.amqp.liveness`: of five queues a second in turn, and of those that may stand still.
+
 Acks. RabbitMQ's channel has at most 33 commands in flight to a quorum queue and loses the rest when it closes
 (:mod:`floodgate.broker.amqp.async_queue_reader`), and it requeues more than 32 messages of one consumer in no order.
 So no window is larger than :data:`MOST_PREFETCHED`.
@@ -33,6 +44,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import struct
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
@@ -52,6 +64,9 @@ ANSWERS_PREFETCH: Final = 16  # per bot: 32 answers a second if a call takes hal
 MOST_PREFETCHED: Final = 32  # RabbitMQ requeues up to this many of one consumer in order
 FIRST_PAUSE_SECONDS: Final = 0.2
 LONGEST_PAUSE_SECONDS: Final = 15.0
+STANDSTILL_SECONDS: Final = 10.0
+LONGEST_STANDSTILL_SECONDS: Final = 300.0
+REQUEUES_SAFELY: Final = (4, 1, 2)  # the first version of RabbitMQ to do so: see "Requeueing"
 # RabbitMQ allows 2047 channels per connection; some remain for declaring and other short tasks.
 MOST_SUBSCRIPTIONS: Final = 2000
 # Encodes basic.ack, and basic.nack with requeue, ten times faster than pika.
@@ -106,7 +121,7 @@ class Delivery:
 
     def requeue(self) -> None:
         """Return the message to its place in the queue. RabbitMQ before 4.3 counts this towards the delivery limit."""
-        self._settle(120, 2)
+        self._settle(120, 2, returns=True)
 
     def put_down(self) -> None:
         """Leave it unsettled while the queue is being handed over: the closing channel requeues it in order."""
@@ -114,13 +129,13 @@ class Delivery:
             self._settled = True
             self._subscription.settle(self, self._channel, b"")
 
-    def _settle(self, method: int, bits: int) -> None:
+    def _settle(self, method: int, bits: int, *, returns: bool = False) -> None:
         """Settle with ``method`` and ``bits`` of AMQP's basic class: ack, or nack with requeue."""
         if not self._settled:
             self._settled = True
             channel = self._channel
             frame = _ACK.pack(1, channel.channel_number, 13, 60, method, self._tag, bits, 0xCE)
-            self._subscription.settle(self, channel, frame)
+            self._subscription.settle(self, channel, frame, returns=returns)
 
 
 class Subscription:
@@ -149,6 +164,7 @@ class Subscription:
         self._declined: list[Delivery] = []  # arrived after `drain`; requeued when the channel closes
         self.backoff = Backoff(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
         self._resume_timer: Any = None
+        self._standstill = Standstill()
 
     def drain(self) -> None:
         """Accept no more messages, and hand the queue over as soon as all are settled."""
@@ -172,12 +188,12 @@ class Subscription:
         """Hand the queue over at once; unsettled messages return to it."""
         self._soon(self._end)
 
-    def settle(self, delivery: Delivery, channel: Any, frame: bytes) -> None:
-        """Send the frame that settles a delivery. Called by :class:`Delivery`."""
+    def settle(self, delivery: Delivery, channel: Any, frame: bytes, *, returns: bool = False) -> None:
+        """Send the frame that settles a delivery; ``returns`` says that it requeues it. Called by :class:`Delivery`."""
         if self._group.io.is_current:
-            self._settle(delivery, channel, frame)
+            self._settle(delivery, channel, frame, returns)
         else:
-            self._soon(lambda: self._settle(delivery, channel, frame))
+            self._soon(lambda: self._settle(delivery, channel, frame, returns))
 
     @property
     def is_consuming(self) -> bool:
@@ -235,19 +251,49 @@ class Subscription:
             self._take(Delivery(self, channel, method, properties, body))
 
     def _take(self, delivery: Delivery) -> None:
+        if (stood_seconds := self._standstill.end()) is not None:
+            logger.warning(
+                "RabbitMQ delivers messages of %s again: it had delivered none for %.0f s, and did once this worker "
+                "subscribed anew",
+                *(self.queue, stood_seconds),
+            )
         if not self._wanted:
             self._declined.append(delivery)
             return
         self._in_hand.add(delivery)
         self._on_delivery(delivery)
 
-    def _settle(self, delivery: Delivery, channel: Any, frame: bytes) -> None:
+    def note_waiting(self, messages: int) -> bool:
+        """Note how many messages wait in the queue. Opens the subscription again if it stands still.
+
+        Returns:
+            Whether it may stand still, so that the number is to be asked for again soon.
+        """
+        if not self.is_registered or not self._wanted or self._in_hand:
+            self._standstill.end()
+        elif (stood_seconds := self._standstill.judge(messages)) is not None:
+            logger.info(
+                "%d messages wait in %s, and for %.0f s this worker was given none: subscribing anew, in case RabbitMQ "
+                "has lost track of its consumers",
+                *(messages, self.queue, stood_seconds),
+            )
+            self._reopen()
+        return self._standstill.suspected
+
+    def _reopen(self) -> None:
+        self._close_channel()
+        self.open()
+
+    def _settle(self, delivery: Delivery, channel: Any, frame: bytes, returns: bool) -> None:
         if channel is not self._channel or not channel.is_open:
             logger.debug("a message of %s was settled after its channel closed; it will be redelivered", self.queue)
             return
+        self._in_hand.discard(delivery)
+        if returns and self._wanted and not self._in_hand and self._group.connection.server_version < REQUEUES_SAFELY:
+            self._reopen()
+            return
         if frame:
             self._group.connection.write(frame)
-        self._in_hand.discard(delivery)
         if not self._wanted and not self._in_hand:
             self._close_channel()
 
@@ -307,6 +353,46 @@ class Subscription:
             self._group.restore(self, missing=missing)
 
 
+class Standstill:
+    """Whether a queue has messages and gives none. Belongs to one subscription with nothing in hand."""
+
+    def __init__(self) -> None:
+        self._patience = Backoff(STANDSTILL_SECONDS, LONGEST_STANDSTILL_SECONDS)
+        self._bound_seconds = 0.0
+        self._since: float | None = None  # when messages were first seen to wait, and none was taken since
+        self._judged_at = 0.0  # when it last began, or was last reported
+        self._waiting = 0
+        self._reported = False
+
+    @property
+    def suspected(self) -> bool:
+        """Whether messages wait, and none was taken since that was noted first."""
+        return self._since is not None
+
+    def judge(self, messages: int) -> float | None:
+        """Note how many messages wait. Return for how many seconds none was taken, if it is time to act on it."""
+        now = time.monotonic()
+        if not messages or (self._since is not None and messages < self._waiting):
+            self.end()
+        elif self._since is None:
+            self._since = self._judged_at = now
+            self._bound_seconds = self._patience.next_seconds()
+        elif now - self._judged_at >= self._bound_seconds:
+            self._judged_at, self._reported = now, True
+            self._bound_seconds = self._patience.next_seconds()
+            return now - self._since
+        self._waiting = messages
+        return None
+
+    def end(self) -> float | None:
+        """Note that a message was taken. Return for how many seconds none was, if that had been reported."""
+        stood_seconds = time.monotonic() - self._since if self._reported and self._since is not None else None
+        if self._since is not None:
+            self._since, self._reported = None, False
+            self._patience.reset()
+        return stood_seconds
+
+
 class Subscriptions:
     """The subscriptions on one connection. All methods but the constructor must be called on the event loop."""
 
@@ -327,6 +413,11 @@ class Subscriptions:
     def consumed(self) -> list[str]:
         """The queues of which RabbitMQ has registered a consumer here."""
         return [member.queue for member in self._members if member.is_registered]
+
+    def note_waiting(self, queue: str, messages: int) -> bool:
+        """Note how many messages wait in a queue. Returns whether that is to be asked again soon."""
+        member = next((member for member in self._members if member.queue == queue), None)
+        return member is not None and member.note_waiting(messages)
 
     def forget(self, subscription: Subscription) -> None:
         """Remove a subscription that has ended."""
@@ -358,6 +449,9 @@ class Subscriptions:
             await redeclare()
         except RabbitMQError as error:
             logger.warning("queue %s could not be declared: %s", subscription.queue, error)
+            self.restore(subscription, missing=True)
+        except Exception:
+            logger.exception("queue %s could not be declared", subscription.queue)
             self.restore(subscription, missing=True)
         else:
             subscription.open()

@@ -9,9 +9,12 @@ late, and reads what has come meanwhile before it asks again, so it does not tak
 
 A node that is split from its peers answers, and delivers nothing. Where queues are consumed, the question is therefore
 a passive declaration of some of them: a node that cannot reach a queue's leader reports no consumers, although this
-process is one. The cluster takes seconds to elect another leader, so the node is left only after
+process is one, and no messages. The cluster takes seconds to elect another leader, so the node is left only after
 :data:`SPLIT_SECONDS` of such answers. If other nodes answer the same, the queue has lost its quorum, and moving does
 not help: each time the bound doubles, up to :data:`LONGEST_SPLIT_SECONDS`. (Source and tests: RabbitMQ 4.0 and 4.3.)
+
+The answers also say how many messages wait in a queue, which ``waiting`` is told. All queues are asked about in turn,
+and those for which it returns true again in the next round, :data:`ASKED_ABOUT` at a time.
 
 During a memory or disk alarm RabbitMQ reads nothing from a connection that publishes. Then nothing is asked, and only
 its heartbeats are missed. All of this belongs to the event loop.
@@ -43,6 +46,7 @@ class LivenessCheck:
     Args:
         silence_seconds: how long a node may be silent.
         consumed: returns the queues that are being consumed on the connection.
+        waiting: is told of a queue how many messages wait in it, and returns whether to ask again in the next round.
     """
 
     def __init__(
@@ -51,11 +55,13 @@ class LivenessCheck:
         connection: Connection,
         silence_seconds: float,
         consumed: Callable[[], Collection[str]] = tuple,
+        waiting: Callable[[str, int], bool] = lambda _queue, _messages: False,
     ) -> None:
         self._io = io
         self._connection = connection
         self._silence_seconds = silence_seconds
         self._consumed = consumed
+        self._waiting = waiting
         self._backoff = Backoff(SPLIT_SECONDS, LONGEST_SPLIT_SECONDS)
         self._timer: Any = None
         self._forget()
@@ -69,6 +75,8 @@ class LivenessCheck:
         self._received_bytes = 0
         self._silent = 0  # looks in a row at which nothing had been received
         self._asking = False  # a question is unanswered
+        self._turns: list[str] = []  # still to be asked about, before any is asked about again
+        self._suspects: list[str] = []  # to be asked about in the next round, too
         self._queues: list[str] = []  # still to be asked about in this round
         self._reached_all = True  # so far in this round
         self._split_since: float | None = None
@@ -109,10 +117,19 @@ class LivenessCheck:
         if self._channel is None:
             self._open_channel()
             return
-        consumed = list(self._consumed())
-        self._queues = random.sample(consumed, min(ASKED_ABOUT, len(consumed)))
+        self._queues = self._next_queues()
         self._reached_all = True
         self._ask()
+
+    def _next_queues(self) -> list[str]:
+        consumed = set(self._consumed())
+        turns = [queue for queue in self._turns if queue in consumed]
+        if len(turns) < ASKED_ABOUT:
+            others = consumed.difference(turns)
+            turns += random.sample(sorted(others), len(others))
+        self._turns = turns[ASKED_ABOUT:]
+        suspects, self._suspects = self._suspects, []
+        return [*turns[:ASKED_ABOUT], *consumed.intersection(suspects).difference(turns[:ASKED_ABOUT])]
 
     def _open_channel(self) -> None:
         self._asking = True
@@ -125,16 +142,19 @@ class LivenessCheck:
         if not self._asking:
             return  # the connection is being closed
         if self._queues:
-            self._channel.queue_declare(self._queues.pop(), passive=True, callback=self._on_declared)
+            queue = self._queues.pop()
+            self._channel.queue_declare(queue, passive=True, callback=lambda ok: self._on_declared(queue, ok))
         else:
             self._channel.flow(True, callback=lambda _: self._on_answer())
 
     def _on_answer(self) -> None:
         self._asking = False
 
-    def _on_declared(self, ok: Any) -> None:
+    def _on_declared(self, queue: str, ok: Any) -> None:
         self._asking = False
-        self._reached_all &= ok.method.consumer_count > 0
+        self._reached_all &= ok.method.consumer_count > 0 or ok.method.message_count > 0
+        if self._waiting(queue, ok.method.message_count) and len(self._suspects) < ASKED_ABOUT:
+            self._suspects.append(queue)
         if self._queues:
             self._ask()
         else:

@@ -13,6 +13,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from floodgate.broker.amqp.addresses import parse_address
+from floodgate.broker.amqp.connection import version_tuple
 from floodgate.broker.settings.model import Settings
 from floodgate.overview.management import AskPath, ask_management
 
@@ -20,6 +21,9 @@ WANTED_REPLICAS: Final = 3
 """How many replicas a queue has where there are so many nodes: one may fail, and the other two are a majority."""
 MOST_TICK_SECONDS: Final = 20
 """The largest `net_ticktime` that is not a fault. rabbitmq/rabbitmq.conf sets 5."""
+HANDS_ON_ALWAYS: Final = (4, 1, 5)
+"""The first version of RabbitMQ whose queues go on taking what other queues hand on to them after two nodes have lost
+sight of each other: its change b66dc401, "QQ: fix resend issues after network partition"."""
 PAGE: Final = 500
 MOST_PAGES: Final = 100
 # Leaders are unevenly spread if a node leads less than a third of its share, or more than twice as many.
@@ -38,6 +42,8 @@ class ClusterMember:
     """The nodes that it lost contact with in a partition that has not been resolved."""
     tick_seconds: int | None = None
     """Its `net_ticktime`; None if it is down."""
+    version: tuple[int, ...] | None = None
+    """The version of RabbitMQ that it runs; None if it is down."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +98,13 @@ def _node_faults(state: ClusterState) -> Iterator[str]:
         yield (
             "The metadata is in Mnesia, in which a node that was frozen or cut off may stay split from the others: run "
             "`rabbitmqctl enable_feature_flag --opt-in khepri_db` once."
+        )
+    if old := [node for node in state.nodes if node.version is not None and node.version < HANDS_ON_ALWAYS]:
+        version, names = ".".join(map(str, old[0].version or ())), ", ".join(node.name for node in old)
+        yield (
+            f"RabbitMQ {version} runs on {names}: after two nodes have lost sight of each other for some seconds, it "
+            "may hold back jobs of the delay ladder until a queue's leader moves, and a chat waits for them no longer "
+            "than 200 s. Upgrade to 4.2 or later."
         )
     if len(state.nodes) == 2:
         yield (
@@ -164,6 +177,10 @@ def _node(fields: dict[str, Any]) -> ClusterMember:
         running=bool(fields["running"]),
         lost=tuple(fields.get("partitions") or ()),
         tick_seconds=fields.get("net_ticktime"),
+        version=next(
+            (version_tuple(each["version"]) for each in fields.get("applications") or () if each["name"] == "rabbit"),
+            None,
+        ),
     )
 
 

@@ -89,6 +89,18 @@ def test_a_node_is_cut_off_from_clients_or_from_peers(cluster: Cluster) -> None:
     assert answers(node)
 
 
+def test_two_nodes_are_split_from_each_other_only(cluster: Cluster) -> None:
+    needs_namespaces()
+    one, other, third = cluster.nodes
+    one.split_from(other)
+    assert not (reaches(one, other) or reaches(other, one))
+    assert reaches(third, one)
+    assert reaches(third, other)
+    one.heal()
+    assert reaches(other, one)
+    assert reaches(one, other)
+
+
 def reaches(node: ClusterNode, other: ClusterNode) -> bool:
     """Whether a node's namespace reaches another node's port for peers."""
     program = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), float(sys.argv[3]))"
@@ -135,7 +147,12 @@ def test_replicas_are_judged_removed_added_and_missed(cluster: Cluster) -> None:
     last = cluster.nodes[2]
 
     def faults() -> list[str]:
-        return replicas.faults(replicas.read_cluster(settings).of(names))
+        state = replicas.read_cluster(settings).of(names)
+        found = replicas.faults(state)
+        versions = {node.version for node in state.nodes} - {None}
+        if min(versions) < replicas.HANDS_ON_ALWAYS:
+            assert f"runs on {', '.join(node.name for node in state.nodes if node.version)}" in found.pop(0)
+        return found
 
     def run(*command: str) -> None:
         cluster.nodes[0].ctl(*command, tool="rabbitmq-queues")

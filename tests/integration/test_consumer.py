@@ -13,7 +13,7 @@ from collections.abc import Callable
 import pika
 import pytest
 
-from floodgate.broker.amqp import queue_admin, topology
+from floodgate.broker.amqp import consumer, queue_admin, topology
 from floodgate.broker.amqp.connections import Connections
 from floodgate.broker.amqp.consumer import Delivery
 from floodgate.broker.messages import queue_names
@@ -29,6 +29,8 @@ MemoryAlarm = Callable[[bool], object]
 PIPELINE = topology.pipeline(["b"], 2, work_queues=["mail"])
 SEND = queue_names.send_queue("b", "bulk", 0)
 OTHER = queue_names.send_queue("b", "bulk", 1)
+# RabbitMQ's frames of a delivery: basic.deliver, header and body.
+DELIVERY_OF_1 = re.compile(rb"\x01..\x00\x00..\x00\x3c\x00\x3c.*\x03..\x00\x00\x00\x011\xce", re.DOTALL)
 
 
 class Hand:
@@ -119,10 +121,10 @@ def test_the_server_shows_prefetch_one_and_the_rendezvous_priority(declared: Vho
     fill(connections, 1)
     connections.subscribe(SEND, "worker", hand, lambda: PIPELINE)
     hand.next()
-    [consumer] = consumers(declared)
-    assert (consumer["queue_name"], consumer["prefetch_count"], consumer["active"]) == (SEND, 1, True)
-    assert consumer["arguments"] == [["x-priority", "long", rendezvous_score("worker", SEND)]] or (
-        rendezvous_score("worker", SEND) in consumer["arguments"][0]  # type: ignore[index]
+    [found] = consumers(declared)
+    assert (found["queue_name"], found["prefetch_count"], found["active"]) == (SEND, 1, True)
+    assert found["arguments"] == [["x-priority", "long", rendezvous_score("worker", SEND)]] or (
+        rendezvous_score("worker", SEND) in found["arguments"][0]  # type: ignore[index]
     )
 
 
@@ -176,6 +178,44 @@ def test_the_owner_takes_over_only_after_the_message_in_hand_is_settled(declared
     in_hand.ack()
     assert owning.next().message_id == "job-2"
     assert yielding.empty
+
+
+def test_a_message_requeued_while_the_owner_waits_goes_to_the_owner(
+    declared: Vhost, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RabbitMQ before 4.1.2 activates nobody when the yielding consumer's last message is requeued."""
+    monkeypatch.setattr(consumer, "STANDSTILL_SECONDS", 3600)
+    owner, other = rank()
+    connections, newcomer = connect(declared.url), connect(declared.url)
+    yielding, owning = Hand(), Hand(ack=True)
+    fill(connections, 1, 2, 3)
+    connections.subscribe(SEND, other, yielding, lambda: PIPELINE)
+    in_hand = yielding.next()
+    newcomer.subscribe(SEND, owner, owning, lambda: PIPELINE)
+    until(lambda: len(consumers(declared)) == 2)
+    in_hand.requeue()
+    until(lambda: owning.seen == [1, 2, 3])
+    assert yielding.empty
+    assert [each.reconnections for each in newcomer._running().all] == [0, 0]
+
+
+def test_a_message_that_rabbitmq_did_not_deliver_is_delivered_after_a_while(
+    declared: Vhost, connect: Connect, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As when the leader of its queue fails between taking note of a delivery and making it."""
+    monkeypatch.setattr(consumer, "STANDSTILL_SECONDS", 0.5)
+    with Proxy(declared.node.port) as proxy, caplog.at_level(logging.INFO, "floodgate.rabbitmq"):
+        connections, hand = connect(proxy.url(declared.url), silence_timeout_seconds=1), Hand(ack=True)
+        subscription = connections.subscribe(SEND, "worker", hand, lambda: PIPELINE)
+        until(lambda: subscription.is_registered)
+        proxy.withhold(DELIVERY_OF_1)
+        fill(connections, 1, 2)
+        until(lambda: depth(connections) == 1)
+        assert hand.seen == []
+        proxy.withhold(None)
+        until(lambda: hand.seen == [1, 2])
+    assert f"1 messages wait in {SEND}" in caplog.text
+    assert f"RabbitMQ delivers messages of {SEND} again" in caplog.text
 
 
 @pytest.mark.parametrize("_round", range(5))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -27,7 +28,7 @@ class Node(HandTimers):
         self.state = ConnectionState.UP
         self.pika_connection = self
         self.bytes_received = 0
-        self.consumers = 1
+        self.consumers, self.messages = 1, 0
         self.answers = self.is_open = True
         self.asked: list[str | None] = []  # the queue of each question
         self.left: list[str] = []
@@ -62,7 +63,7 @@ class Node(HandTimers):
     def queue_declare(self, queue: str, passive: bool, callback: Callable[[Any], None]) -> None:
         assert passive
         self.asked.append(queue)
-        ok = SimpleNamespace(method=SimpleNamespace(consumer_count=self.consumers))
+        ok = SimpleNamespace(method=SimpleNamespace(consumer_count=self.consumers, message_count=self.messages))
         self._answer(lambda: callback(ok))
 
     def leave(self, why: str) -> None:
@@ -159,6 +160,46 @@ def test_a_node_without_the_leaders_of_its_queues_is_left_after_a_while(node: No
     clock[0] += 1
     node.look()
     assert node.left == ["it cannot reach the leaders of its queues"]
+
+
+def test_a_queue_whose_messages_are_known_was_reached(node: Node, clock: list[float]) -> None:
+    """RabbitMQ counts active consumers, and a queue may be without one."""
+    watch(node, "q")
+    node.consumers, node.messages = 0, 3
+    for _ in range(30):
+        node.look()
+        clock[0] += 1
+    assert node.left == []
+
+
+def test_all_queues_are_asked_about_in_turn_and_their_messages_are_told(node: Node) -> None:
+    names, told = [f"q{n}" for n in range(13)], []
+
+    def tell(queue: str, messages: int) -> bool:
+        told.append((queue, messages))
+        return False
+
+    LivenessCheck(node, node, SILENCE_SECONDS, lambda: names, tell)  # type: ignore[arg-type]
+    node.up()
+    node.messages = 7
+    node.look()
+    for _ in range(5):
+        node.look(2 * math.ceil(len(names) / ASKED_ABOUT))
+        assert {queue for queue, _ in told} == set(names)
+        assert {messages for _, messages in told} == {7}
+        told.clear()
+
+
+def test_queues_that_may_stand_still_are_asked_about_in_each_round(node: Node) -> None:
+    suspects = {f"q{n}" for n in range(3)}
+    LivenessCheck(node, node, SILENCE_SECONDS, lambda: [f"q{n}" for n in range(50)], lambda queue, _: queue in suspects)  # type: ignore[arg-type]
+    node.up()
+    node.look(40)
+    for _ in range(5):
+        node.asked.clear()
+        node.look()
+        assert suspects <= set(node.asked)
+        assert len(node.asked) == len(set(node.asked)) <= ASKED_ABOUT + len(suspects)
 
 
 def test_an_election_in_time_keeps_the_node(node: Node, clock: list[float]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from floodgate.overview.replicas import ClusterMember, ClusterState, QueueReplicas, faults, leaders
 
 NAMES = ("a", "b", "c")
-NODES = tuple(ClusterMember(name, running=True, tick_seconds=10) for name in NAMES)
+NODES = tuple(ClusterMember(name, running=True, tick_seconds=10, version=(4, 3, 6)) for name in NAMES)
 SOUND = ClusterState(NODES, tuple(QueueReplicas(f"q{n}", NAMES, NAMES, NAMES[n % 3]) for n in range(9)), True)
 
 
@@ -79,6 +79,17 @@ def test_a_long_net_ticktime_is_a_fault() -> None:
     nodes = (replace(NODES[0], tick_seconds=60), *NODES[1:])
     (fault,) = faults(replace(SOUND, nodes=nodes))
     assert "net_ticktime = 5" in fault
+
+
+def test_a_version_whose_ladder_may_stand_still_is_a_fault() -> None:
+    nodes = (
+        replace(NODES[0], version=(4, 1, 4)),
+        replace(NODES[1], version=(4, 1, 5)),
+        replace(NODES[2], version=None),
+    )
+    (fault,) = faults(replace(SOUND, nodes=nodes))
+    assert fault.startswith("RabbitMQ 4.1.4 runs on a: ")
+    assert fault.endswith("Upgrade to 4.2 or later.")
 
 
 def test_only_the_named_queues_are_judged() -> None:

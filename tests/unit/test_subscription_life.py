@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
 import struct
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -11,10 +13,13 @@ from typing import Any
 import pika.exceptions
 import pytest
 
+from floodgate.broker.amqp import consumer
 from floodgate.broker.amqp.connection import ConnectionState
 from floodgate.broker.amqp.consumer import (
     FIRST_PAUSE_SECONDS,
     LONGEST_PAUSE_SECONDS,
+    LONGEST_STANDSTILL_SECONDS,
+    STANDSTILL_SECONDS,
     Delivery,
     Subscription,
     Subscriptions,
@@ -100,6 +105,7 @@ class Stand(HandTimers):
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
         self.state = ConnectionState.UP
+        self.server_version: tuple[int, ...] = (4, 3, 0)
         self.connection = self.pika_connection = self
         self.channels: list[Channel] = []
         self._frames: list[bytes] = []
@@ -217,10 +223,11 @@ def test_a_missing_queue_is_declared_only_once_at_a_time(scene: Scene) -> None:
     assert len(scene.stand.channels) == 2
 
 
-def test_declaring_a_queue_is_retried_after_a_failure(scene: Scene) -> None:
+@pytest.mark.parametrize("error", [RabbitMQUnreachableError("away"), AttributeError("a bug")])
+def test_declaring_a_queue_is_retried_after_a_failure(scene: Scene, error: Exception) -> None:
     scene.channel.is_refused(MISSING)
     scene.stand.fire()
-    scene.declared[0].set_exception(RabbitMQUnreachableError("away"))
+    scene.declared[0].set_exception(error)
     scene.stand.turn()
     scene.stand.fire()
     assert len(scene.declared) == 2
@@ -275,6 +282,24 @@ def test_a_drained_window_is_handed_over_once_its_last_message_is_settled(
     assert (scene.channel.acked, scene.channel.requeued, scene.channel.is_open) == ([1, 2], [3], False)
 
 
+def test_a_last_message_is_requeued_by_closing_its_channel_where_rabbitmq_would_forget_the_queue(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    scene = Scene(loop, prefetch=2)
+    scene.stand.server_version = (4, 1, 1)
+    for tag in (1, 2):
+        scene.channel.delivers(tag)
+    scene.seen[0].requeue()
+    scene.stand.flush()
+    assert (scene.channel.requeued, len(scene.stand.channels)) == ([1], 1)
+    scene.seen[1].requeue()
+    left, current = scene.stand.channels
+    assert (left.requeued, left.is_open) == ([1], False)
+    current.opens()
+    current.delivers(1)
+    assert scene.seen[-1].live
+
+
 def test_messages_put_down_are_only_returned_by_closing_their_channel(loop: asyncio.AbstractEventLoop) -> None:
     """So it returns with the others of its window, in order, and RabbitMQ counts them alike."""
     scene = Scene(loop, prefetch=2)
@@ -318,6 +343,67 @@ def test_messages_delivered_while_draining_are_handled_if_the_queue_is_resumed(
     scene.channel.delivers(2)
     scene.subscription.resume()
     assert [each.message_id for each in scene.seen] == ["m1", "m2"]
+    assert len(scene.stand.channels) == 1
+
+
+def stand_still(scene: Scene, clock: list[float], seconds: float, messages: int = 5) -> int:
+    """Let a queue report the same number of messages each second. Returns how many channels were opened."""
+    before = len(scene.stand.channels)
+    for _ in range(math.ceil(seconds) + 1):
+        scene.group.note_waiting("q", messages)
+        clock[0] += 1
+        if not scene.channel.is_open:
+            scene.channel.opens()
+            scene.channel.consumes()
+    return len(scene.stand.channels) - before
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch, scene: Scene) -> list[float]:
+    now = [1000.0]
+    monkeypatch.setattr(consumer, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    scene.channel.consumes()
+    return now
+
+
+def test_a_queue_that_has_messages_and_gives_none_is_subscribed_to_anew(
+    scene: Scene, clock: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "floodgate.rabbitmq"):
+        assert stand_still(scene, clock, STANDSTILL_SECONDS) == 1
+    assert "5 messages wait in q, and for 10 s this worker was given none" in caplog.text
+    scene.channel.delivers(1)
+    assert "RabbitMQ delivers messages of q again: it had delivered none for 11 s" in caplog.text
+
+
+def test_pauses_between_subscriptions_double_until_a_message_comes(scene: Scene, clock: list[float]) -> None:
+    assert stand_still(scene, clock, STANDSTILL_SECONDS * (1 + 2 + 4)) == 3
+    scene.channel.delivers(1)
+    scene.seen[0].ack()
+    assert stand_still(scene, clock, STANDSTILL_SECONDS) == 1
+
+
+def test_a_queue_with_a_message_in_hand_does_not_stand_still(scene: Scene, clock: list[float]) -> None:
+    scene.channel.delivers(1)
+    assert stand_still(scene, clock, LONGEST_STANDSTILL_SECONDS) == 0
+
+
+@pytest.mark.parametrize("other", [0, 4])
+def test_a_queue_from_which_somebody_takes_messages_does_not_stand_still(
+    scene: Scene, clock: list[float], other: int
+) -> None:
+    for _ in range(20):
+        assert stand_still(scene, clock, STANDSTILL_SECONDS - 2) == 0
+        scene.group.note_waiting("q", other)
+
+
+def test_a_queue_that_is_being_handed_over_does_not_stand_still(scene: Scene, clock: list[float]) -> None:
+    scene.channel.delivers(1)
+    scene.subscription.drain()
+    scene.seen[0].ack()
+    for _ in range(20):
+        scene.group.note_waiting("q", 5)
+        clock[0] += STANDSTILL_SECONDS
     assert len(scene.stand.channels) == 1
 
 
