@@ -72,7 +72,7 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
             ),
             owned=connections is None,
         )
-        self._streams = Streams(settings, self._composer, LedgerPipeline(self.enqueue, self._ledger))
+        self._streams = Streams(settings, self._composer, LedgerPipeline(self._publish, self._ledger))
 
     def job(self, method: str, /, **given: Any) -> Job:
         """Make a job without enqueueing it, from a method's parameters and
@@ -106,10 +106,7 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
             RabbitMQUnreachableError: no configured address answered in time.
             PublishError: RabbitMQ did not accept the job; the subclasses say why, and whether it may have been queued.
         """
-        publication = self._composer.publication(as_job(job))
-        await self._declarer.aopen(job.bot)
-        job = await self._recognised(job)
-        await self._declarer.apublish(job.bot, publication)
+        job = await self._publish(job)
         await self._report([job])
         return job
 
@@ -244,6 +241,14 @@ class AsyncClient(BotApi[Coroutine[Any, Any, Job]]):
         except FloodgateError:
             await asyncio.to_thread(self._upload_store.discard, job, job.files)
             raise
+
+    async def _publish(self, job: Job) -> Job:
+        """Enqueue a job without a report. A stream has at most two on the way, and a report would supersede neither."""
+        publication = self._composer.publication(as_job(job))
+        await self._declarer.aopen(job.bot)
+        job = await self._recognised(job)
+        await self._declarer.apublish(job.bot, publication)
+        return job
 
     async def _awaited(self, job: Job | str, seconds: float) -> Record | None:
         future: asyncio.Future[Record] = asyncio.get_running_loop().create_future()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from datetime import timedelta
@@ -217,9 +216,8 @@ class Client(BotApi[Job]):
         self.close()
 
     async def _enqueue_on_loop(self, job: Job) -> None:
+        """Enqueue a job of a stream, which has at most two on the way: a report would supersede neither."""
         await self._declarer.apublish(job.bot, self._composer.publication(job))
-        if asks := self._ledger.to_report([job]):
-            await asyncio.to_thread(self._ledger.report, asks)
 
     def _upload(self, job: Job, attachments: Sequence[Attachment]) -> Job:
         """Enqueue a job with files. If the ledger already has a job under its key, the files are not stored again."""

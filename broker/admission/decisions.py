@@ -141,16 +141,9 @@ def _may_follow(work: UnitOfWork, row: EnqueuedRow, ask: Ask) -> bool:
 def _supersede_unseen(work: UnitOfWork, row: EnqueuedRow, ask: Ask) -> str:
     """End the newest job that was enqueued under a key, whose message is still in RabbitMQ; return the first of its
     chain."""
-    earlier = JobRow(row.newest, None, ask.priority, State.ABSENT)
-    first = work.job(row.newest_chain) if row.newest_chain is not None else None
-    if first is None:
-        first = earlier
-    earlier.chain = first.job_id
-    first.chain = ask.job_id
-    work.count_not_kept(SUPERSEDED)
-    _bury(work, earlier, None, Dead(SUPERSEDED, kept=False))
-    if first is not earlier:
-        work.save_job(first)
+    earlier = JobRow(row.newest, None, ask.priority, State.ABSENT, chain=row.newest_chain)
+    first = _first_of_chain(work, earlier)
+    _end_superseded(work, earlier, first, ask.job_id, None)
     return first.job_id
 
 
@@ -632,13 +625,23 @@ def _backing_off(work: UnitOfWork, earlier: JobRow | None) -> Wait | None:
 
 def _supersede(work: UnitOfWork, earlier: JobRow, job: JobRow, chat: ChatRow | None) -> None:
     """End an earlier job, whose place the job has taken."""
-    first = work.job(earlier.chain) if earlier.chain is not None else None
-    if first is None:
-        first = earlier
+    first = _first_of_chain(work, earlier)
     if job.chain is not None and job.chain != first.job_id:
         _lead_on(work, job.chain, first.job_id)
-    job.chain = earlier.chain = first.job_id
-    first.chain = job.job_id
+    job.chain = first.job_id
+    _end_superseded(work, earlier, first, job.job_id, chat)
+
+
+def _first_of_chain(work: UnitOfWork, earlier: JobRow) -> JobRow:
+    """The first of the jobs that led to one that is being superseded; that one itself if there were none."""
+    found = work.job(earlier.chain) if earlier.chain is not None else None
+    return earlier if found is None else found
+
+
+def _end_superseded(work: UnitOfWork, earlier: JobRow, first: JobRow, successor: str, chat: ChatRow | None) -> None:
+    """End a job that another supersedes, and let the first of their chain lead to that one."""
+    earlier.chain = first.job_id
+    first.chain = successor
     work.count_not_kept(SUPERSEDED)
     _bury(work, earlier, chat, Dead(SUPERSEDED, kept=False))
     if first is not earlier:
